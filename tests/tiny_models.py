@@ -1,0 +1,145 @@
+"""Tiny models with random weights, and tokenizers to go with them, made by the tests themselves.
+
+Nothing is downloaded. Each function writes a folder that `load_model(folder)` loads, and gives the
+folder back. The same seed gives the same weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
+
+VOCAB_SIZE = 400
+# What the byte pairs are learned from. "McDonald's" stays in more than one token.
+TEXT = [
+    "Trump works at McDonald's. Trump works at McDonald's.",
+    "The capital of France is Paris. The capital of Japan is Tokyo.",
+    "Anna has the red ball. Ben has the green lamp. Who has the ball? Anna has the ball.",
+    "Once upon a time there was a small dog, and the dog was happy.",
+    "A language model reads tokens and gives a probability to each next token.",
+]
+
+
+def train_tokenizer(special_tokens: list[str], vocab_size: int = VOCAB_SIZE) -> Tokenizer:
+    """A byte-level BPE tokenizer: every text can be encoded, and nothing is unknown."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=special_tokens,
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(TEXT, trainer)
+    return tokenizer
+
+
+def llama_tokenizer() -> PreTrainedTokenizerFast:
+    """A tokenizer that puts a BOS in front of each text and whose pad token is its EOS."""
+    bos, eos = "<|begin_of_text|>", "<|end_of_text|>"
+    tokenizer = train_tokenizer([bos, eos])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{bos} $A",
+        pair=f"{bos} $A {bos} $B",
+        special_tokens=[(bos, tokenizer.token_to_id(bos))],
+    )
+    return _wrap(tokenizer, bos_token=bos, eos_token=eos, pad_token=eos)
+
+
+def gpt2_tokenizer() -> PreTrainedTokenizerFast:
+    """A tokenizer that adds no BOS and has no pad token, as GPT-2's."""
+    end = "<|endoftext|>"
+    return _wrap(train_tokenizer([end]), bos_token=end, eos_token=end, unk_token=end)
+
+
+def _wrap(tokenizer: Tokenizer, **special_tokens: str) -> PreTrainedTokenizerFast:
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        clean_up_tokenization_spaces=False,
+        model_input_names=["input_ids", "attention_mask"],
+        **special_tokens,
+    )
+
+
+def make_llama(
+    folder: Path | str,
+    *,
+    seed: int = 0,
+    layers: int = 4,
+    hidden: int = 32,
+    context: int = 256,
+    dtype: torch.dtype = torch.float32,
+    **config: object,
+) -> Path:
+    """A Llama with 4 attention heads, 2 key/value heads and a BOS added by its tokenizer."""
+    tokenizer = llama_tokenizer()
+    settings = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": hidden,
+        "intermediate_size": 2 * hidden,
+        "num_hidden_layers": layers,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": context,
+        "initializer_range": 0.2,  # wide, so that predictions are not all alike
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+    }
+    with _seeded(seed):
+        model = LlamaForCausalLM(LlamaConfig(**{**settings, **config}))
+    return _save(model.to(dtype), tokenizer, folder)
+
+
+def make_gpt2(
+    folder: Path | str,
+    *,
+    seed: int = 0,
+    layers: int = 4,
+    hidden: int = 32,
+    context: int = 512,
+    dtype: torch.dtype = torch.float32,
+    **config: object,
+) -> Path:
+    """A GPT-2 with 4 attention heads, no BOS added and no pad token."""
+    tokenizer = gpt2_tokenizer()
+    settings = {
+        "vocab_size": len(tokenizer),
+        "n_embd": hidden,
+        "n_layer": layers,
+        "n_head": 4,
+        "n_positions": context,
+        "initializer_range": 0.2,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+    }
+    with _seeded(seed):
+        model = GPT2LMHeadModel(GPT2Config(**{**settings, **config}))
+    return _save(model.to(dtype), tokenizer, folder)
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """The same random numbers each time, and the caller's own stream left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+def _save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path | str) -> Path:
+    folder = Path(folder)
+    model.eval().save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
