@@ -1,0 +1,236 @@
+"""From a prompt to the next token: probabilities, filters, and decoding one step at a time."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache, partial
+from typing import NamedTuple
+
+import torch
+from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+
+def encode(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: str | list[str]
+) -> BatchEncoding:
+    """Token ids of one prompt or of a list of prompts, on the model's device.
+
+    Gives `input_ids` and `attention_mask`, both `(batch, seq)`; a `str` is a batch of one. Shorter
+    prompts of a list are padded on the left, so that the last position is the last token of each.
+    The tokenizer is left as it was. A model with absolute positions, such as GPT-2, also needs
+    `position_ids` for a padded batch in a plain `model(...)`; `generate` works them out by itself.
+
+    Raises `ValueError` for no prompts, an empty prompt, and one longer than the model's context.
+    """
+    texts = [prompts] if isinstance(prompts, str) else prompts
+    if not isinstance(texts, (list, tuple)) or not all(isinstance(text, str) for text in texts):
+        raise ValueError(f"prompts must be a string or a list of strings, not {prompts!r:.80}")
+    if not texts:
+        raise ValueError("there are no prompts: the list is empty, give at least one string")
+    context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    # Padded below and not by the tokenizer, which would need a pad token and another setting.
+    rows = [tokenizer(text, verbose=False)["input_ids"] if text else [] for text in texts]
+    for number, row in enumerate(rows):
+        if not row:
+            raise ValueError(f"prompt {number} is empty: there is nothing to read, give some text")
+        if context is not None and len(row) > context:
+            raise ValueError(
+                f"prompt {number} is too long: it has {len(row)} tokens, and this model reads "
+                f"at most {context}; shorten it"
+            )
+    pad = next((i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id) if i is not None), 0)
+    length = max(map(len, rows))
+    ids = torch.tensor([[pad] * (length - len(row)) + row for row in rows])
+    mask = torch.tensor([[0] * (length - len(row)) + [1] * len(row) for row in rows])
+    return BatchEncoding({"input_ids": ids, "attention_mask": mask}).to(model.device)
+
+
+@torch.no_grad()
+def _forward(model: PreTrainedModel, ids: torch.Tensor, mask: torch.Tensor, **options: object):
+    """One forward pass over the last tokens of `mask`'s; logits of the last position only."""
+    positions = (mask.cumsum(dim=-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+    options |= {"position_ids": positions, "logits_to_keep": 1}
+    known = inspect.signature(model.forward).parameters  # not every architecture takes all of them
+    options = {name: value for name, value in options.items() if name in known}
+    return model(input_ids=ids, attention_mask=mask, **options)
+
+
+def next_token_logits(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: str | list[str]
+) -> torch.Tensor:
+    """Scores of every token as the next one, `(batch, vocab)`, float32, without gradients.
+
+    Read at the last token of each prompt. A prompt in a padded batch gives the same as alone, up
+    to rounding. Errors as in `encode`. By hand: lesson 02.
+    """
+    inputs = encode(model, tokenizer, prompts)
+    outputs = _forward(model, inputs["input_ids"], inputs["attention_mask"], use_cache=False)
+    return outputs.logits[:, -1].float()
+
+
+def next_token_probs(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: str | list[str]
+) -> torch.Tensor:
+    """Probability of every token as the next one, `(batch, vocab)`, float32; each row sums to 1.
+
+    The softmax of `next_token_logits`, with the same errors. By hand: lesson 02.
+    """
+    return next_token_logits(model, tokenizer, prompts).softmax(dim=-1)
+
+
+@lru_cache(maxsize=1)
+def _byte_of_symbol() -> dict[str, int]:
+    """Byte-level BPE writes each byte as one printable character: back from it to the byte."""
+    return {symbol: byte for byte, symbol in bytes_to_unicode().items()}
+
+
+def token_strings(
+    tokenizer: PreTrainedTokenizerBase, ids: torch.Tensor | Iterable[int]
+) -> list[str]:
+    """Each id of `(seq,)` as a reader should see it: the text it stands for, special tokens too.
+
+    Spaces are kept. Bytes that are only part of a character are shown like `<0xE2>`, and an id
+    that the tokenizer does not know like `<id 400>`. By hand: lesson 01.
+    """
+    ids = ids if isinstance(ids, torch.Tensor) else torch.tensor(list(ids), dtype=torch.long)
+    if ids.ndim != 1:
+        raise ValueError(f"ids must be one row, (seq,), not {tuple(ids.shape)}: use ids[0]")
+    return [_token_string(tokenizer, token_id) for token_id in ids.tolist()]
+
+
+def _token_string(tokenizer: PreTrainedTokenizerBase, token_id: int) -> str:
+    # A model's output is often padded to a round number, with ids that no token has.
+    token = tokenizer.convert_ids_to_tokens(token_id) if 0 <= token_id < len(tokenizer) else None
+    if token is None:
+        return f"<id {token_id}>"
+    text = tokenizer.decode([token_id], clean_up_tokenization_spaces=False)
+    if "\N{REPLACEMENT CHARACTER}" in text and all(char in _byte_of_symbol() for char in token):
+        raw = bytes(_byte_of_symbol()[char] for char in token)
+        # "surrogateescape" turns a byte that cannot be decoded into U+DC00 plus that byte.
+        chars = raw.decode("utf-8", "surrogateescape")
+        return re.sub("[\udc80-\udcff]", lambda c: f"<0x{ord(c[0]) - 0xDC00:02X}>", chars)
+    # SentencePiece marks a space with U+2581, and drops the one at the start of what it decodes.
+    spaces = len(token) - len(token.lstrip("\u2581"))
+    return " " * spaces + text.lstrip(" ") if spaces else text
+
+
+def top_tokens(
+    probs: torch.Tensor, tokenizer: PreTrainedTokenizerBase, k: int = 5
+) -> list[tuple[str, float]]:
+    """The `k` tokens of `(vocab,)` with the highest probability, best first, and what it is."""
+    if probs.ndim != 1:
+        raise ValueError(
+            f"probs must be one distribution, (vocab,), not {tuple(probs.shape)}: use probs[0]"
+        )
+    if not 1 <= k <= len(probs):
+        raise ValueError(f"k is {k}: it must be between 1 and {len(probs)}, the vocabulary's size")
+    best = probs.topk(k)
+    return list(zip(token_strings(tokenizer, best.indices), best.values.tolist(), strict=True))
+
+
+def filter_logits(
+    logits: torch.Tensor,
+    *,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    min_p: float | None = None,
+) -> torch.Tensor:
+    """Logits `(..., vocab)` in float32, divided by the temperature, -inf where a filter drops.
+
+    In the order of transformers' `generate`: temperature, top-k (the `k` highest, and what ties
+    with the last of them), top-p (the fewest tokens whose probabilities reach `top_p`; Holtzman et
+    al. 2020, arXiv:1904.09751), min-p (those with at least `min_p` times the highest probability;
+    Nguyen et al. 2024, arXiv:2407.01082). The most probable token always stays. By hand: lesson 02
+    (temperature) and lesson 03 (the filters).
+    """
+    if not 0 < temperature < math.inf:
+        raise ValueError(
+            f"temperature is {temperature}: it must be above 0; for the most probable token each "
+            "time, use greedy decoding: logits.argmax(dim=-1)"
+        )
+    if top_k is not None and (not isinstance(top_k, int) or top_k < 1):
+        raise ValueError(f"top_k is {top_k}: it must be a whole number from 1, or None for all")
+    if top_p is not None and not 0 < top_p <= 1:
+        raise ValueError(f"top_p is {top_p}: it must be above 0 and at most 1, or None for all")
+    if min_p is not None and not 0 <= min_p <= 1:
+        raise ValueError(f"min_p is {min_p}: it must be between 0 and 1, or None for all")
+    logits = logits.float() / temperature
+    if top_k is not None:
+        last_kept = logits.topk(min(top_k, logits.shape[-1])).values[..., -1:]
+        logits = logits.masked_fill(logits < last_kept, -math.inf)
+    if top_p is not None and top_p < 1:
+        ascending, order = logits.sort(dim=-1)
+        drop = ascending.softmax(dim=-1).cumsum(dim=-1) <= 1 - top_p  # the tail from below
+        drop[..., -1] = False
+        logits = logits.masked_fill(drop.scatter(-1, order, drop), -math.inf)
+    if min_p is not None:
+        probs = logits.softmax(dim=-1)
+        drop = probs < min_p * probs.amax(dim=-1, keepdim=True)
+        logits = logits.masked_fill(drop, -math.inf)
+    return logits
+
+
+class DecodingStep(NamedTuple):
+    """One chosen token: its id, the probabilities `(vocab,)` it was chosen from, text so far."""
+
+    token_id: int
+    probs: torch.Tensor
+    text: str
+
+
+def decoding_steps(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: str,
+    *,
+    max_new_tokens: int,
+    choose: Callable[[torch.Tensor], torch.Tensor | int] = torch.argmax,
+) -> Iterator[DecodingStep]:
+    """Continue `prompt` token by token with the KV cache, giving one `DecodingStep` for each.
+
+    `choose` takes the logits `(vocab,)`, float32, and gives a token id; the default is greedy, which
+    gives what `model.generate(..., do_sample=False)` gives. To sample:
+    `choose=lambda logits: filter_logits(logits, top_p=0.9).softmax(-1).multinomial(1)`.
+    `probs` is the softmax of those logits, before any filter of `choose`. `text` is the prompt and
+    what came after it. Stops after `max_new_tokens`, after an end token of
+    `model.generation_config`, and once the model has read as many tokens as its context holds.
+    Errors are raised at once, before the first step. By hand: lesson 03.
+    """
+    if not isinstance(prompt, str):
+        raise ValueError(f"prompt must be one string, not {prompt!r:.80}")
+    if max_new_tokens < 1:
+        raise ValueError(f"max_new_tokens is {max_new_tokens}: it must be at least 1")
+    return _steps(
+        model, tokenizer, prompt, encode(model, tokenizer, prompt), max_new_tokens, choose
+    )
+
+
+def _steps(model, tokenizer, prompt, inputs, max_new_tokens, choose) -> Iterator[DecodingStep]:
+    ids, mask = inputs["input_ids"], inputs["attention_mask"]
+    ends = model.generation_config.eos_token_id
+    ends = ends if isinstance(ends, (list, tuple)) else [ends]
+    context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    decode = partial(tokenizer.decode, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    before = len(decode(ids[0]))
+    unread, cache = ids, None
+    for _ in range(max_new_tokens):
+        outputs = _forward(model, unread, mask, past_key_values=cache, use_cache=True)
+        cache = getattr(outputs, "past_key_values", None)
+        logits = outputs.logits[0, -1].float()
+        token_id = int(choose(logits))
+        if not 0 <= token_id < len(logits):
+            raise ValueError(
+                f"choose gave {token_id}: token ids here go from 0 to {len(logits) - 1}"
+            )
+        new = ids.new_tensor([[token_id]])
+        ids, mask = torch.cat([ids, new], dim=1), torch.cat([mask, mask[:, -1:]], dim=1)
+        unread = ids if cache is None else new  # a model with no KV cache reads all again
+        text = prompt + decode(ids[0])[before:]
+        yield DecodingStep(token_id, logits.softmax(dim=-1), text)
+        if token_id in ends or (context is not None and ids.shape[1] > context):
+            return
