@@ -1,0 +1,50 @@
+"""The functions that the notebooks derive by hand, ready to import.
+
+`from tutorial_utils import load_model` works for every name below. A name's module is imported
+when the name is first asked for, so that `import tutorial_utils` costs nothing and brings in
+neither matplotlib nor ipywidgets.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+_MODULES = {
+    "models": ["POCKET_LLAMA", "load_model", "pick_device", "pick_dtype"],
+    "activations": ["find_decoder_layers", "record_activations"],
+    "decoding": [
+        "DecodingStep",
+        "decoding_steps",
+        "encode",
+        "filter_logits",
+        "next_token_logits",
+        "next_token_probs",
+        "token_strings",
+        "top_tokens",
+    ],
+    "plots": [
+        "plot_distributions",
+        "plot_layer_token_heatmap",
+        "plot_next_token",
+        "plot_pipeline",
+        "plot_tokens",
+    ],
+}
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
+
+__all__ = sorted(_MODULE_OF)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+    globals()[name] = value  # found without this function from now on
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_MODULE_OF})
