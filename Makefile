@@ -1,0 +1,34 @@
+# `make help` lists what there is. Everything runs from .venv, which is made when it is missing.
+
+PYTHON ?= python3
+IP ?= 127.0.0.1
+PORT ?= 8888
+export IP PORT
+
+.DEFAULT_GOAL := help
+.PHONY: help setup lab test notebooks pocket-llama lint
+
+help:  ## This list.
+	@echo 'Targets:'
+	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
+
+setup:  ## Makes .venv where it is missing or out of date (PYTHON=python3.12 picks the Python).
+	@command -v "$(PYTHON)" > /dev/null || { \
+	  echo "There is no $(PYTHON) here. On Debian and Ubuntu: apt-get install -y python3 python3-venv" >&2; exit 1; }
+	@"$(PYTHON)" scripts/setup_env.py
+
+lab: setup  ## Opens JupyterLab on the first lesson (IP=0.0.0.0 PORT=8888 to listen elsewhere).
+	@.venv/bin/python -m jupyterlab --config=scripts/lab_config.py
+
+test: setup  ## Runs all tests, the notebooks among them.
+	@.venv/bin/python -m pytest tests
+
+notebooks: setup  ## Runs the notebooks and writes their outputs, ready to commit.
+	@.venv/bin/python scripts/run_notebooks.py
+
+pocket-llama: setup  ## Trains the shipped model again from its seed (45 minutes on 2 cores at most).
+	@.venv/bin/python pocket_llama/train.py
+
+lint: setup  ## Checks the code and the notebooks with ruff.
+	@.venv/bin/python -m ruff check
+	@.venv/bin/python -m ruff format --check
