@@ -1,0 +1,17 @@
+"""Makes nbmake fail a notebook in which a widget, a thread or a task swallowed an error."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import notebook_tools
+import pytest
+
+notebook_tools.watch_nbmake()
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leaves out the notebooks that are broken on purpose, unless they are asked for by name."""
+    if "broken" in collection_path.parts and not any("broken" in arg for arg in config.args):
+        return True
+    return None
