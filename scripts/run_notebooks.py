@@ -1,0 +1,93 @@
+"""Runs lessons in place and makes their outputs ready to commit: `make notebooks`.
+
+    python scripts/run_notebooks.py                                  all of notebooks/
+    python scripts/run_notebooks.py notebooks/01_tokenization.ipynb  one
+
+They run on the shipped model, on the CPU and with no network, whatever the machine has. What
+changes from run to run without a change of the lesson is left out: times, versions, widget state.
+Ends with an error, and leaves the file as it was, if a cell fails.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+from nbformat import NotebookNode
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+
+from notebook_tools import (  # noqa: E402
+    LESSONS,
+    METADATA,
+    WIDGET_MIME,
+    StrictClient,
+    code_cells,
+    hash_sources,
+    join_streams,
+    kernel_environment,
+    read,
+    tags,
+)
+
+SECONDS = 300  # a hang, not a slow machine
+INSTEAD_OF_WIDGET = "A widget: run this cell to move it. The output above shows the same, at rest."
+
+
+def main() -> int:
+    paths = [Path(argument).resolve() for argument in sys.argv[1:]] or LESSONS
+    if not paths:
+        print("There are no lessons in notebooks/.", file=sys.stderr)
+        return 1
+    failed = 0
+    for path in paths:
+        started = time.monotonic()
+        try:
+            nb = asyncio.run(run(path))
+        except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
+            print(f"{path.name}: {error}", file=sys.stderr)
+            failed += 1
+            continue
+        clean(nb)
+        nbformat.write(nb, path)
+        print(f"{path.name}: {len(code_cells(nb))} cells, {time.monotonic() - started:.1f} s")
+    return min(failed, 1)
+
+
+async def run(path: Path) -> NotebookNode:
+    """The notebook with new outputs; the file stays as it is."""
+    nb = read(path)
+    client = StrictClient(nb, seconds=SECONDS, record_timing=False, store_widget_state=False)
+    # CUDA_VISIBLE_DEVICES hides a GPU. An accelerator that cannot be hidden shows in the first
+    # cell's output, and so in the diff.
+    environment = kernel_environment(CUDA_VISIBLE_DEVICES="")
+    async with client.async_setup_kernel(cwd=str(path.parent), env=environment):
+        for index, cell in enumerate(nb.cells):
+            count = sum(c.cell_type == "code" for c in nb.cells[: index + 1])
+            await client.async_execute_cell(cell, index, execution_count=count)
+    return nb
+
+
+def clean(nb: NotebookNode) -> None:
+    """Leaves of a notebook that has run what a reader with no kernel has use for."""
+    nb.metadata = nbformat.from_dict({**METADATA, "outputs_of": hash_sources(nb)})
+    for cell in nb.cells:
+        cell.metadata = nbformat.from_dict({"tags": tags(cell)} if tags(cell) else {})
+    for cell in code_cells(nb):
+        cell.outputs = join_streams(cell.outputs)
+        for output in cell.outputs:
+            if output.output_type == "execute_result":
+                output.execution_count = cell.execution_count
+            data = output.get("data", {})
+            if WIDGET_MIME in data:
+                del data[WIDGET_MIME]
+                data["text/plain"] = INSTEAD_OF_WIDGET
+                data.setdefault("text/html", f"<p><em>{INSTEAD_OF_WIDGET}</em></p>")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
