@@ -61,7 +61,7 @@ def main() -> int:
 async def run(path: Path) -> NotebookNode:
     """The notebook with new outputs; the file stays as it is."""
     nb = read(path)
-    client = StrictClient(nb, seconds=SECONDS, record_timing=False, store_widget_state=False)
+    client = StrictClient(nb, seconds=SECONDS, record_timing=False)
     # CUDA_VISIBLE_DEVICES hides a GPU. An accelerator that cannot be hidden shows in the first
     # cell's output, and so in the diff.
     environment = kernel_environment(CUDA_VISIBLE_DEVICES="")
