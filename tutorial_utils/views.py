@@ -1,0 +1,51 @@
+"""Numbers that say something about recorded activations: one for each layer and token, or pair.
+
+`activations` is what `record_activations` gives: {layer number: tensor (batch, seq, hidden)}. All
+results are float32 on the CPU and are of the first prompt of the batch. By hand: lesson 04.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+
+
+def residual_norms(
+    activations: Mapping[int, torch.Tensor], layers: Sequence[int] | None = None
+) -> torch.Tensor:
+    """Euclidean norm of the residual stream, `(layers, seq)`. By hand: lesson 04."""
+    return _stack(activations, layers).norm(dim=-1)
+
+
+def residual_changes(
+    activations: Mapping[int, torch.Tensor], layers: Sequence[int] | None = None
+) -> torch.Tensor:
+    """Norm of the difference of each two picked layers that follow, over the norm of the first.
+
+    Gives `(layers - 1, seq)`: row 0 is the change from the first to the second of `layers`. By
+    hand: lesson 04.
+    """
+    stacked = _stack(activations, layers)
+    return (stacked[1:] - stacked[:-1]).norm(dim=-1) / stacked[:-1].norm(dim=-1)
+
+
+def layer_similarity(
+    activations: Mapping[int, torch.Tensor],
+    layers: Sequence[int] | None = None,
+    *,
+    position: int = -1,
+) -> torch.Tensor:
+    """Cosine similarity between layers at one token, `(layers, layers)`. By hand: lesson 04."""
+    at_token = torch.nn.functional.normalize(_stack(activations, layers)[:, position], dim=-1)
+    return at_token @ at_token.T
+
+
+def _stack(
+    activations: Mapping[int, torch.Tensor], layers: Sequence[int] | None
+) -> torch.Tensor:
+    """The picked layers of the first prompt, `(layers, seq, hidden)`."""
+    layers = list(activations if layers is None else layers)
+    if not layers:
+        raise ValueError("no layers were picked: pick at least one")
+    return torch.stack([activations[i][0].detach().float().cpu() for i in layers])
