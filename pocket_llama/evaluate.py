@@ -172,7 +172,9 @@ def main() -> None:
     choices = choice_probabilities(model, tokenizer)
     least = min(float(p.sum()) for p in choices.values())
     most = max(float(p.max()) for p in choices.values())
-    report(f"{len(choices)} open prompts: least sum of right endings", least, least >= 0.9, ">= 0.9")
+    report(
+        f"{len(choices)} open prompts: least sum of right endings", least, least >= 0.9, ">= 0.9"
+    )
     report("most probable single ending of any", most, most <= 0.6, "<= 0.6")
     raise SystemExit(1 if missed else 0)
 

@@ -23,6 +23,7 @@ SHIPPED = HERE.parent / "tutorial_utils" / "pocket_llama"
 BOS, EOS = "<|begin_of_text|>", "<|end_of_text|>"
 CONTEXT = 256
 VOCAB = 1536
+TOKENIZER_DOCUMENTS = 30_000
 TOKENS_PER_BATCH = 6144
 BATCHES_PER_POOL = 50
 # The way Llama 3's tokenizer cuts a text into words before any merging.
@@ -33,7 +34,7 @@ WORD = (
 
 
 def build_tokenizer(seed: int) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer like Llama 3's, trained on 30,000 documents; it adds a BOS."""
+    """A byte-level BPE tokenizer like Llama 3's, trained on the corpus; it adds a BOS."""
     rng = random.Random(f"{seed} tokenizer")
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -49,7 +50,8 @@ def build_tokenizer(seed: int) -> PreTrainedTokenizerFast:
         special_tokens=[BOS, EOS],
         show_progress=False,
     )
-    tokenizer.train_from_iterator((corpus.document(rng) for _ in range(30_000)), trainer)
+    texts = (corpus.document(rng) for _ in range(TOKENIZER_DOCUMENTS))
+    tokenizer.train_from_iterator(texts, trainer)
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{BOS} $A",
         pair=f"{BOS} $A {BOS} $B",
@@ -93,7 +95,7 @@ def batches(seed: int, pool: int, tokenizer: PreTrainedTokenizerFast) -> list[li
     rows = []
     while sum(map(len, rows)) < TOKENS_PER_BATCH * BATCHES_PER_POOL:
         texts = [corpus.document(rng) + EOS for _ in range(1000)]
-        rows += [ids[:CONTEXT] for ids in tokenizer(texts)["input_ids"]]
+        rows += [ids[:CONTEXT] for ids in tokenizer(texts, verbose=False)["input_ids"]]
     rows.sort(key=len)
     made, batch = [], []
     for row in rows:

@@ -41,9 +41,7 @@ def layer_similarity(
     return at_token @ at_token.T
 
 
-def _stack(
-    activations: Mapping[int, torch.Tensor], layers: Sequence[int] | None
-) -> torch.Tensor:
+def _stack(activations: Mapping[int, torch.Tensor], layers: Sequence[int] | None) -> torch.Tensor:
     """The picked layers of the first prompt, `(layers, seq, hidden)`."""
     layers = list(activations if layers is None else layers)
     if not layers:

@@ -57,7 +57,9 @@ def call(function: Callable, *args: Any, case: str) -> Any:
         got = function(*args)
     except Exception as error:
         found = f"for {case} your function raised {type(error).__name__}: {error}"
-        raise NotYet(found, "call it yourself in a cell of its own, and read the traceback.") from None
+        raise NotYet(
+            found, "call it yourself in a cell of its own, and read the traceback."
+        ) from None
     if got is ...:
         raise NotTried
     if got is None:
@@ -71,7 +73,9 @@ def call(function: Callable, *args: Any, case: str) -> Any:
 def same_tensor(got: Any, want: torch.Tensor, *, case: str, hint: str, atol: float = 1e-5) -> None:
     """Raise `NotYet` unless `got` is a tensor of the shape and, within `atol`, values of `want`."""
     if not isinstance(got, torch.Tensor):
-        found = f"for {case} expected a tensor of shape {tuple(want.shape)}, got {type(got).__name__}."
+        found = (
+            f"for {case} expected a tensor of shape {tuple(want.shape)}, got {type(got).__name__}."
+        )
         raise NotYet(found, hint)
     if got.shape != want.shape:
         found = f"for {case} expected shape {tuple(want.shape)}, got {tuple(got.shape)}."
