@@ -1,0 +1,229 @@
+"""Load a model: which one, with what numbers, and where it goes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import torch
+from accelerate import infer_auto_device_map, init_empty_weights
+from accelerate.utils import get_balanced_memory
+from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import logging
+
+from .load_errors import check_folder, check_kind, no_room, plain_errors
+
+POCKET_LLAMA = Path(__file__).parent / "pocket_llama"  # the folder of the shipped model
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def load_model(
+    name: str | Path | None = None,
+    *,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Load a causal language model and its tokenizer, ready to read (`eval` mode).
+
+    `name` is a name on huggingface.co ("owner/name"), a folder, or "pocket-llama", the shipped
+    model. None means what the environment variable TUTORIAL_MODEL names, else the shipped model.
+
+    `device` ("cuda", "cuda:1", "mps", "cpu") and `dtype` ("float32", "bfloat16", "float16"), where
+    they are None, are chosen by `pick_device` and `pick_dtype`. The weights go straight to the
+    device. A model too big for one GPU is split over all of them, unless `device` names one GPU by
+    its number.
+
+    `model.generate` does what it is asked and no more: the sampling settings that many models
+    bring along, such as a temperature or a repetition penalty, are left out.
+
+    Raises OSError for a model that can't be loaded, ValueError for an argument that is not allowed
+    or a model of the wrong kind, MemoryError for one that does not fit.
+    """
+    source, label = _find(name)
+    chosen_device = _check_device(device)
+    chosen_dtype = _check_dtype(dtype) or pick_dtype(chosen_device)
+    with _no_bars(source):
+        with plain_errors(source, label):
+            config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+        check_kind(config, label)
+        with plain_errors(source, label):
+            tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+            with init_empty_weights():  # shapes only: takes no memory
+                empty = AutoModelForCausalLM.from_config(config, dtype=chosen_dtype)
+        if not tokenizer.vocab_size:  # what transformers 5 makes of a missing vocabulary
+            raise OSError(f"{label} has no tokenizer: there is no tokenizer.json.")
+        one_gpu = device is not None and torch.device(device).index is not None
+        device_map, full = _place(empty, label, chosen_device, split=not one_gpu)
+        with plain_errors(source, label, full):
+            model, info = AutoModelForCausalLM.from_pretrained(
+                source,
+                dtype=chosen_dtype,
+                device_map=device_map,
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+            )
+    if info["missing_keys"]:  # transformers fills them with random numbers
+        missing = ", ".join(sorted(info["missing_keys"])[:3])
+        raise OSError(f"{label} is not a whole language model: it has no weights for {missing}.")
+    _plain_generation(model)
+    return model.eval(), tokenizer
+
+
+def pick_device() -> torch.device:
+    """The first GPU, else Apple's GPU (MPS), else the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda", 0)
+    return torch.device("mps", 0) if torch.backends.mps.is_available() else torch.device("cpu")
+
+
+def pick_dtype(device: str | torch.device) -> torch.dtype:
+    """bfloat16 on a GPU that computes in it, float16 on any other, float32 on the CPU."""
+    device = torch.device(device)
+    if device.type == "cpu":
+        return torch.float32
+    if device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0):
+        return torch.bfloat16
+    return torch.float16
+
+
+def free_memory(device: str | torch.device) -> int:
+    """The bytes that are free on a device."""
+    device = torch.device(device)
+    if device.type == "cuda":
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + kept
+    if device.type == "mps":
+        return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
+    free = psutil.virtual_memory().available
+    groups = Path("/sys/fs/cgroup")  # a container may be allowed less than the machine has
+    for folder, limit, used in (
+        (groups, "memory.max", "memory.current"),
+        (groups / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes"),
+    ):
+        try:
+            stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+            cache = int(stat["active_file"]) + int(stat["inactive_file"])  # given back if needed
+            left = int((folder / limit).read_text()) - int((folder / used).read_text()) + cache
+            free = min(free, left)
+        except (OSError, ValueError, KeyError):  # not there, or no limit ("max")
+            continue
+    return free
+
+
+def _find(name: str | Path | None) -> tuple[str | Path, str]:
+    """A folder (Path) or a name on the hub (str), and what messages call it."""
+    origin = ""
+    if name is None:
+        name = os.environ.get("TUTORIAL_MODEL", "").strip()
+        origin = " (named by the environment variable TUTORIAL_MODEL)" if name else ""
+        name = name or "pocket-llama"
+    if not isinstance(name, (str, Path)) or not str(name).strip():
+        raise ValueError(
+            f"a model is named by a text such as 'Qwen/Qwen3-0.6B' or by a folder, not by {name!r}"
+        )
+    if name == "pocket-llama":
+        name, origin = POCKET_LLAMA, " (the model that comes with this series)"
+    folder = Path(os.path.expanduser(name))
+    if isinstance(name, Path) or folder.exists() or str(name).startswith((".", "~", "/", "\\")):
+        label = f"the folder '{folder}'{origin}"
+        check_folder(folder, label)
+        return folder, label
+    return name, f"{name!r}{origin}"
+
+
+def _check_device(device: str | torch.device | None) -> torch.device:
+    if device is None:
+        return pick_device()
+    try:
+        if not isinstance(device, (str, torch.device)):
+            raise TypeError(f"a device is a text, not {type(device).__name__}")
+        chosen = torch.device(device)
+        there = {
+            "cpu": 1,
+            "mps": int(torch.backends.mps.is_available()),
+            "cuda": torch.cuda.device_count() if torch.cuda.is_available() else 0,
+        }[chosen.type]
+    except (RuntimeError, TypeError, KeyError) as error:
+        raise ValueError(
+            f"device is 'cuda', 'cuda:1', 'mps', 'cpu' or None, not {device!r}"
+        ) from error
+    if (chosen.index or 0) >= there:
+        raise ValueError(
+            f"there is no device {str(device)!r}: torch {torch.__version__} finds {there} of type "
+            f"{chosen.type!r} here. With device=None the best one there is gets used; "
+            "`python -m tutorial_utils` in a terminal shows what that is."
+        )
+    return chosen if chosen.type == "cpu" else torch.device(chosen.type, chosen.index or 0)
+
+
+def _check_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
+    chosen = DTYPES.get(str(dtype).removeprefix("torch."))
+    if dtype is not None and chosen is None:
+        raise ValueError(f"dtype is one of {', '.join(DTYPES)} or None, not {dtype!r}")
+    return chosen
+
+
+def _place(
+    empty: PreTrainedModel, label: str, device: torch.device, *, split: bool
+) -> tuple[dict[str, torch.device | int], str]:
+    """Which part of the model goes where, and what to say if memory runs out all the same.
+
+    `empty` is the model on the meta device. Raises MemoryError where it can't fit.
+    """
+    if getattr(empty.config, "quantization_config", None):  # smaller than `empty` looks
+        return {"": device}, ""
+    empty.tie_weights()
+    needed, free, where = empty.get_memory_footprint(), free_memory(device), str(device)
+    count = torch.cuda.device_count() if split and device.type == "cuda" else 1
+    if count > 1 and needed > 0.9 * free:  # the rest is for activations
+        gpus = {i: free_memory(torch.device("cuda", i)) for i in range(count)}
+        free, where = sum(gpus.values()), f"this machine's {count} GPUs together"
+        blocks = list(empty._no_split_modules or [])  # decoder layers stay whole
+        limits = get_balanced_memory(empty, gpus, no_split_module_classes=blocks)
+        device_map = infer_auto_device_map(empty, limits, no_split_module_classes=blocks)
+        fits = set(device_map.values()) <= set(gpus)  # else parts are left to "disk"
+    else:
+        device_map, fits = {"": device}, needed <= free
+    message = no_room(label, empty.dtype, needed, free, where)
+    if not fits:
+        raise MemoryError(message)
+    return device_map, message
+
+
+def _plain_generation(model: PreTrainedModel) -> None:
+    """Keep the special tokens of the model's generation settings, and nothing else."""
+    brought = model.generation_config
+    end = brought.eos_token_id
+    pad = brought.pad_token_id
+    if pad is None:  # as `generate` would choose, with a warning
+        pad = end[0] if isinstance(end, list) else end
+    model.generation_config = GenerationConfig(
+        bos_token_id=brought.bos_token_id, eos_token_id=end, pad_token_id=pad
+    )
+
+
+@contextmanager
+def _no_bars(source: str | Path) -> Iterator[None]:
+    """No progress bars for a folder, which would end up in a notebook; downloads keep theirs."""
+    shown, hub_off = logging.is_progress_bar_enabled(), are_progress_bars_disabled()
+    if isinstance(source, Path) and shown:
+        logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if isinstance(source, Path) and shown:
+            logging.enable_progress_bar()
+            if hub_off:
+                disable_progress_bars()
