@@ -193,7 +193,7 @@ def decoding_steps(
 ) -> Iterator[DecodingStep]:
     """Continue `prompt` token by token with the KV cache, giving one `DecodingStep` for each.
 
-    `choose` takes the logits `(vocab,)`, float32, and gives a token id; the default is greedy, which
+    `choose` takes the logits `(vocab,)`, float32, and gives a token id. The default is greedy, and
     gives what `model.generate(..., do_sample=False)` gives. To sample:
     `choose=lambda logits: filter_logits(logits, top_p=0.9).softmax(-1).multinomial(1)`.
     `probs` is the softmax of those logits, before any filter of `choose`. `text` is the prompt and
