@@ -30,8 +30,11 @@ _MODULES = {
         "plot_layer_token_heatmap",
         "plot_next_token",
         "plot_pipeline",
+        "plot_similarity",
         "plot_tokens",
     ],
+    "views": ["layer_similarity", "residual_changes", "residual_norms"],
+    "widgets": ["LayerPicker", "explore_activations"],
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
