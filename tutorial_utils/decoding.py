@@ -6,12 +6,15 @@ import inspect
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator
-from functools import lru_cache, partial
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+# Byte-level BPE writes each byte as one printable character: back from that character to the byte.
+_BYTE_OF_SYMBOL = {symbol: byte for byte, symbol in bytes_to_unicode().items()}
 
 
 def encode(
@@ -82,12 +85,6 @@ def next_token_probs(
     return next_token_logits(model, tokenizer, prompts).softmax(dim=-1)
 
 
-@lru_cache(maxsize=1)
-def _byte_of_symbol() -> dict[str, int]:
-    """Byte-level BPE writes each byte as one printable character: back from it to the byte."""
-    return {symbol: byte for byte, symbol in bytes_to_unicode().items()}
-
-
 def token_strings(
     tokenizer: PreTrainedTokenizerBase, ids: torch.Tensor | Iterable[int]
 ) -> list[str]:
@@ -108,8 +105,8 @@ def _token_string(tokenizer: PreTrainedTokenizerBase, token_id: int) -> str:
     if token is None:
         return f"<id {token_id}>"
     text = tokenizer.decode([token_id], clean_up_tokenization_spaces=False)
-    if "\N{REPLACEMENT CHARACTER}" in text and all(char in _byte_of_symbol() for char in token):
-        raw = bytes(_byte_of_symbol()[char] for char in token)
+    if "\N{REPLACEMENT CHARACTER}" in text and all(char in _BYTE_OF_SYMBOL for char in token):
+        raw = bytes(_BYTE_OF_SYMBOL[char] for char in token)
         # "surrogateescape" turns a byte that cannot be decoded into U+DC00 plus that byte.
         chars = raw.decode("utf-8", "surrogateescape")
         return re.sub("[\udc80-\udcff]", lambda c: f"<0x{ord(c[0]) - 0xDC00:02X}>", chars)

@@ -95,9 +95,9 @@ def plot_distributions(
     axes.set_ylabel("probability")
     axes.spines[["top", "right"]].set_visible(False)
     names = [_drawable(str(label)) for label in distributions]
-    columns = max(1, min(len(names), 88 // (max(map(len, names)) + 6)))
+    lines = -(-len(names) // max(1, 88 // (max(map(len, names)) + 6)))
     place = {"loc": "lower center", "bbox_to_anchor": (0.5, 1), "frameon": False}
-    legend = axes.legend(axes.containers, names, ncols=columns, **place)
+    legend = axes.legend(axes.containers, names, ncols=-(-len(names) // lines), **place)
     for text in legend.get_texts():
         text.set_parse_math(False)
     return figure

@@ -1,0 +1,449 @@
+"""Promises of tutorial_utils.decoding, each a test. Models are tiny and random."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BloomConfig,
+    BloomForCausalLM,
+    LogitsProcessorList,
+    MinPLogitsWarper,
+    PreTrainedTokenizerFast,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from tiny_models import gpt2_tokenizer, make_gpt2, make_llama
+from tutorial_utils.decoding import (
+    decoding_steps,
+    encode,
+    filter_logits,
+    next_token_logits,
+    next_token_probs,
+    token_strings,
+    top_tokens,
+)
+
+PROMPT = "Trump works at McDonald's. Trump works at"
+PROMPTS = [PROMPT, "Hi", "The capital of France is"]
+
+
+def load(folder):
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    return model.eval(), AutoTokenizer.from_pretrained(folder)
+
+
+@pytest.fixture(scope="module", params=["llama", "gpt2"])
+def pair(request, tmp_path_factory):
+    make = {"llama": make_llama, "gpt2": make_gpt2}[request.param]
+    return load(make(tmp_path_factory.mktemp(request.param)))
+
+
+@pytest.fixture
+def small_context(tmp_path):
+    return load(make_gpt2(tmp_path, layers=1, context=16))
+
+
+def state(tokenizer):
+    return (
+        tokenizer.padding_side,
+        tokenizer.truncation_side,
+        dict(tokenizer.special_tokens_map),
+        tokenizer.backend_tokenizer.to_str(),
+    )
+
+
+# encode
+
+
+def test_a_string_is_a_batch_of_one(pair):
+    model, tokenizer = pair
+    inputs = encode(model, tokenizer, PROMPT)
+    assert inputs["input_ids"].tolist() == [tokenizer(PROMPT)["input_ids"]]
+    assert inputs["attention_mask"].tolist() == [[1] * inputs["input_ids"].shape[1]]
+    assert inputs["input_ids"].device == model.device
+    assert set(inputs) == {"input_ids", "attention_mask"}
+
+
+def test_a_list_is_padded_on_the_left_and_the_tokenizer_stays_as_it_was(pair):
+    model, tokenizer = pair
+    before = state(tokenizer)
+    inputs = encode(model, tokenizer, PROMPTS)
+    for prompt, ids, mask in zip(
+        PROMPTS, inputs["input_ids"], inputs["attention_mask"], strict=True
+    ):
+        wanted = tokenizer(prompt)["input_ids"]
+        assert ids[-len(wanted) :].tolist() == wanted
+        assert mask.tolist() == [0] * (len(ids) - len(wanted)) + [1] * len(wanted)
+        assert set(ids[: -len(wanted)].tolist()) <= {tokenizer.eos_token_id}
+    with pytest.raises(ValueError):
+        encode(model, tokenizer, [PROMPT, ""])
+    assert state(tokenizer) == before
+
+
+@pytest.mark.parametrize(
+    ("prompts", "message"),
+    [
+        ("", "prompt 0 is empty"),
+        (["Hi", ""], "prompt 1 is empty"),
+        ([], "there are no prompts"),
+        (7, "a string or a list of strings, not 7"),
+        (["Hi", None], "a string or a list of strings"),
+        (["Hi", "word " * 600], r"prompt 1 is too long: it has \d+ tokens.* at most (256|512)"),
+    ],
+)
+def test_prompts_that_cannot_be_read(pair, prompts, message):
+    with pytest.raises(ValueError, match=message):
+        encode(*pair, prompts)
+
+
+def test_a_prompt_may_fill_the_context_and_no_more(small_context):
+    model, tokenizer = small_context
+    text = "!" * 16  # one token each
+    assert next_token_logits(model, tokenizer, text).shape[0] == 1
+    with pytest.raises(ValueError, match="it has 17 tokens, and this model reads at most 16"):
+        encode(model, tokenizer, text + "!")
+
+
+def test_an_empty_prompt_is_refused_also_where_a_bos_would_be_added(pair):
+    model, tokenizer = pair
+    if tokenizer.bos_token_id in tokenizer("")["input_ids"] or not tokenizer("")["input_ids"]:
+        with pytest.raises(ValueError, match="nothing to read"):
+            next_token_probs(model, tokenizer, "")
+
+
+# The next token
+
+
+def test_logits_are_those_of_a_plain_forward_pass(pair):
+    model, tokenizer = pair
+    ids = torch.tensor([tokenizer(PROMPT)["input_ids"]])
+    with torch.no_grad():
+        wanted = model(ids).logits[:, -1]
+    torch.testing.assert_close(next_token_logits(model, tokenizer, PROMPT), wanted)
+
+
+def test_a_prompt_in_a_padded_batch_gives_the_same_as_alone(pair):
+    model, tokenizer = pair
+    batch = next_token_logits(model, tokenizer, PROMPTS)
+    for row, prompt in zip(batch, PROMPTS, strict=True):
+        alone = next_token_logits(model, tokenizer, prompt)[0]
+        torch.testing.assert_close(row, alone, rtol=1e-5, atol=1e-5)
+
+
+def test_padding_does_no_harm_to_a_model_without_position_ids():
+    tokenizer = gpt2_tokenizer()
+    torch.manual_seed(0)
+    config = BloomConfig(vocab_size=len(tokenizer), hidden_size=32, n_layer=2, n_head=4)
+    model = BloomForCausalLM(config).eval()
+    batch = next_token_logits(model, tokenizer, PROMPTS)
+    for row, prompt in zip(batch, PROMPTS, strict=True):
+        alone = next_token_logits(model, tokenizer, prompt)[0]
+        torch.testing.assert_close(row, alone, rtol=1e-5, atol=1e-5)
+
+
+def test_only_the_last_position_goes_through_the_unembedding(pair):
+    model, tokenizer = pair
+    seen = []
+    head = model.get_output_embeddings()
+    handle = head.register_forward_hook(lambda module, args, output: seen.append(output.shape))
+    try:
+        next_token_logits(model, tokenizer, PROMPTS)
+    finally:
+        handle.remove()
+    assert [tuple(shape)[:2] for shape in seen] == [(3, 1)]
+
+
+def test_probabilities_are_float32_sum_to_one_and_can_train_a_probe(pair, tmp_path):
+    model, tokenizer = pair
+    model, _ = load(make_llama(tmp_path)) if model.config.model_type == "llama" else pair
+    probs = next_token_probs(model.to(torch.bfloat16), tokenizer, PROMPTS)
+    model.float()
+    assert probs.dtype == torch.float32
+    assert probs.shape == (3, model.config.vocab_size)
+    torch.testing.assert_close(probs.sum(dim=-1), torch.ones(3))
+    assert not probs.requires_grad
+    assert not probs.is_inference()
+    probe = torch.nn.Linear(probs.shape[1], 1)
+    probe(probs).sum().backward()
+    assert probe.weight.grad is not None
+
+
+# Tokens as a reader sees them
+
+
+def test_tokens_of_a_byte_level_tokenizer(pair):
+    _, tokenizer = pair
+    ids = tokenizer("the ball\n é$😀")["input_ids"]
+    strings = token_strings(tokenizer, torch.tensor(ids))
+    assert "".join(strings).endswith(" ball\n <0xC3><0xA9>$<0xF0><0x9F><0x98><0x80>")
+    assert " ball" in strings
+    assert token_strings(tokenizer, [tokenizer.eos_token_id]) == [tokenizer.eos_token]
+    assert token_strings(tokenizer, []) == []
+
+
+def test_a_token_of_whole_and_broken_characters():
+    vocab = {"<s>": 0, "ĠâĢ": 1, "ï¿½": 2, "Ċ": 3, "Ã©": 4}
+    inner = Tokenizer(models.BPE(vocab=vocab, merges=[]))
+    inner.decoder = decoders.ByteLevel()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, bos_token="<s>")
+    wanted = ["<s>", " <0xE2><0x80>", "\ufffd", "\n", "é", "<id 5>", "<id -1>"]
+    assert token_strings(tokenizer, [0, 1, 2, 3, 4, 5, -1]) == wanted
+
+
+def test_tokens_of_a_sentencepiece_tokenizer_keep_their_spaces():
+    vocab = {"<unk>": 0, "▁the": 1, "re": 2, "▁": 3, "▁▁▁": 4, "<0xE2>": 5, "<0x0A>": 6, "▁é": 7}
+    inner = Tokenizer(models.BPE(vocab=vocab, merges=[], byte_fallback=True, unk_token="<unk>"))
+    inner.pre_tokenizer = pre_tokenizers.Metaspace()
+    parts = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
+    inner.decoder = decoders.Sequence([*parts, decoders.Strip(" ", 1, 0)])
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, unk_token="<unk>")
+    wanted = ["<unk>", " the", "re", " ", "   ", "<0xE2>", "\n", " é"]
+    assert token_strings(tokenizer, range(8)) == wanted
+
+
+def test_token_strings_wants_one_row(pair):
+    _, tokenizer = pair
+    with pytest.raises(ValueError, match=r"one row, \(seq,\), not \(1, 3\): use ids\[0\]"):
+        token_strings(tokenizer, torch.tensor([[1, 2, 3]]))
+
+
+def test_top_tokens_are_sorted_and_named(pair):
+    _, tokenizer = pair
+    probs = torch.zeros(len(tokenizer) + 8)  # a model's vocabulary is often rounded up
+    probs[[40, 50, len(tokenizer) + 1]] = torch.tensor([0.25, 0.5, 0.125])
+    names = [*token_strings(tokenizer, [50, 40]), f"<id {len(tokenizer) + 1}>"]
+    assert top_tokens(probs, tokenizer, k=3) == list(zip(names, [0.5, 0.25, 0.125], strict=True))
+
+
+@pytest.mark.parametrize("k", [0, 11])
+def test_top_tokens_refuses_what_is_not_there(pair, k):
+    with pytest.raises(ValueError, match=f"k is {k}: it must be between 1 and 10"):
+        top_tokens(torch.ones(10), pair[1], k=k)
+    with pytest.raises(ValueError, match=r"\(vocab,\), not \(1, 10\): use probs\[0\]"):
+        top_tokens(torch.ones(1, 10), pair[1])
+
+
+# Filters
+
+
+SETTINGS = list(
+    itertools.product(
+        [1.0, 0.5, 2.0], [None, 1, 5, 1000], [None, 1e-9, 0.3, 0.9, 1.0], [None, 0.0, 0.05, 1.0]
+    )
+)
+
+
+def with_transformers(logits, temperature, top_k, top_p, min_p):
+    chain = LogitsProcessorList([TemperatureLogitsWarper(temperature)])
+    if top_k is not None:
+        chain.append(TopKLogitsWarper(top_k))
+    if top_p is not None and top_p < 1:  # at 1, generate leaves it out
+        chain.append(TopPLogitsWarper(top_p))
+    if min_p is not None:
+        chain.append(MinPLogitsWarper(min_p))
+    return chain(None, logits)
+
+
+@pytest.mark.parametrize("kind", ["smooth", "ties", "flat", "peaked", "masked"])
+def test_filters_equal_transformers_bit_for_bit(kind):
+    logits = torch.randn(3, 64, generator=torch.Generator().manual_seed(0)) * 3
+    if kind == "ties":
+        logits = logits.round()
+    elif kind == "flat":
+        logits = torch.zeros(3, 64)
+    elif kind == "peaked":
+        logits[:, 7] = 200.0
+    elif kind == "masked":
+        logits[:, ::2] = -math.inf
+    before = logits.clone()
+    for setting in SETTINGS:
+        names = dict(zip(["temperature", "top_k", "top_p", "min_p"], setting, strict=True))
+        ours = filter_logits(logits, **names)
+        assert torch.equal(ours, with_transformers(logits, *setting)), names
+        assert torch.equal(filter_logits(logits[1], **names), ours[1]), names
+        assert ours.isfinite().any(dim=-1).all()
+    assert torch.equal(logits, before)
+
+
+def test_filters_equal_what_generate_draws_from(pair):
+    model, tokenizer = pair
+    setting = {"temperature": 0.7, "top_k": 40, "top_p": 0.8, "min_p": 0.02}
+    drawn = model.generate(
+        **encode(model, tokenizer, PROMPT),
+        **setting,
+        do_sample=True,
+        max_new_tokens=3,
+        pad_token_id=tokenizer.eos_token_id,
+        return_dict_in_generate=True,
+        output_scores=True,
+        output_logits=True,
+    )
+    for logits, scores in zip(drawn.logits, drawn.scores, strict=True):
+        assert torch.equal(filter_logits(logits, **setting), scores)
+
+
+def test_half_precision_logits_are_filtered_in_float32():
+    logits = torch.randn(8).to(torch.bfloat16)
+    assert torch.equal(filter_logits(logits, temperature=0.3), logits.float() / 0.3)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"temperature": 0}, "temperature is 0: it must be above 0.* greedy"),
+        ({"temperature": -1.0}, "temperature is -1.0"),
+        ({"temperature": math.nan}, "temperature is nan"),
+        ({"top_k": 0}, "top_k is 0: it must be a whole number from 1"),
+        ({"top_k": 2.5}, "top_k is 2.5"),
+        ({"top_p": 0.0}, "top_p is 0.0: it must be above 0 and at most 1"),
+        ({"top_p": 1.1}, "top_p is 1.1"),
+        ({"min_p": -0.1}, "min_p is -0.1: it must be between 0 and 1"),
+        ({"min_p": 2}, "min_p is 2"),
+    ],
+)
+def test_settings_that_make_no_sense(setting, message):
+    with pytest.raises(ValueError, match=message):
+        filter_logits(torch.zeros(4), **setting)
+
+
+# Decoding
+
+
+def generated(model, tokenizer, count=24, **options):
+    inputs = encode(model, tokenizer, PROMPT)
+    options = {"do_sample": False, "pad_token_id": tokenizer.eos_token_id, **options}
+    return model.generate(**inputs, max_new_tokens=count, **options)[
+        0, inputs["input_ids"].shape[1] :
+    ].tolist()
+
+
+def test_greedy_steps_equal_generate_token_by_token(pair):
+    model, tokenizer = pair
+    steps = list(decoding_steps(model, tokenizer, PROMPT, max_new_tokens=24))
+    assert [step.token_id for step in steps] == generated(model, tokenizer)
+    for step in steps:
+        assert step.token_id == step.probs.argmax()
+        assert step.probs.shape == (model.config.vocab_size,)
+        torch.testing.assert_close(step.probs.sum(), torch.tensor(1.0))
+
+
+def test_each_steps_probabilities_are_those_of_reading_all_again(pair):
+    model, tokenizer = pair
+    ids = tokenizer(PROMPT)["input_ids"]
+    for step in decoding_steps(model, tokenizer, PROMPT, max_new_tokens=5):
+        with torch.no_grad():
+            wanted = model(torch.tensor([ids])).logits[0, -1].softmax(dim=-1)
+        torch.testing.assert_close(step.probs, wanted, rtol=1e-4, atol=1e-6)
+        ids = [*ids, step.token_id]
+
+
+def test_the_cache_is_used_and_nothing_stays_behind(pair):
+    model, tokenizer = pair
+    read = []
+    handle = model.register_forward_pre_hook(
+        lambda module, args, kwargs: read.append(kwargs["input_ids"].shape[1]), with_kwargs=True
+    )
+    hooks = sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())
+    config = model.generation_config.to_dict()
+    try:
+        steps = decoding_steps(model, tokenizer, PROMPT, max_new_tokens=9)
+        assert read == []  # nothing is computed before it is asked for
+        next(steps), next(steps), next(steps)
+        assert torch.is_grad_enabled()
+        steps.close()
+        after = sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())
+    finally:
+        handle.remove()
+    assert read == [len(tokenizer(PROMPT)["input_ids"]), 1, 1]
+    assert after == hooks
+    assert model.generation_config.to_dict() == config
+    assert torch.is_grad_enabled()
+
+
+def test_sampling_equals_generate_with_the_same_seed(pair):
+    model, tokenizer = pair
+    setting = {"temperature": 0.9, "top_k": 50, "top_p": 0.9}
+
+    def choose(logits):
+        return filter_logits(logits, **setting).softmax(dim=-1).multinomial(1)
+
+    torch.manual_seed(3)
+    steps = list(decoding_steps(model, tokenizer, PROMPT, max_new_tokens=12, choose=choose))
+    torch.manual_seed(3)
+    wanted = generated(model, tokenizer, count=12, do_sample=True, **setting)
+    assert [step.token_id for step in steps] == wanted
+
+
+@pytest.mark.parametrize("as_list", [True, False])
+def test_an_end_token_ends_it_and_is_given(pair, monkeypatch, as_list):
+    model, tokenizer = pair
+    greedy = generated(model, tokenizer)
+    end = greedy[4]
+    monkeypatch.setattr(model.generation_config, "eos_token_id", [3, end] if as_list else end)
+    steps = list(decoding_steps(model, tokenizer, PROMPT, max_new_tokens=24))
+    assert [step.token_id for step in steps] == greedy[: greedy.index(end) + 1]
+
+
+def test_a_model_with_no_end_token_goes_on(pair, monkeypatch):
+    model, tokenizer = pair
+    monkeypatch.setattr(model.generation_config, "eos_token_id", None)
+    assert len(list(decoding_steps(model, tokenizer, PROMPT, max_new_tokens=7))) == 7
+
+
+def test_it_stops_when_the_context_has_been_read(small_context):
+    model, tokenizer = small_context
+    model.generation_config.eos_token_id = None
+    # 14 tokens are read, then the first and the second new one: the third is the last.
+    assert len(list(decoding_steps(model, tokenizer, "!" * 14, max_new_tokens=50))) == 3
+    assert len(list(decoding_steps(model, tokenizer, "!" * 16, max_new_tokens=50))) == 1
+
+
+def test_the_text_starts_with_the_prompt_and_leaves_special_tokens_out(pair):
+    model, tokenizer = pair
+    wanted = iter([*tokenizer(" ball é", add_special_tokens=False)["input_ids"]])
+    steps = list(
+        decoding_steps(
+            model,
+            tokenizer,
+            "  Hi there .",
+            max_new_tokens=50,
+            choose=lambda logits: next(wanted, tokenizer.eos_token_id),
+        )
+    )
+    assert steps[-1].text == "  Hi there . ball é"
+    assert steps[-1].token_id == tokenizer.eos_token_id
+
+
+def test_a_model_without_a_cache_reads_all_again(pair, monkeypatch):
+    model, tokenizer = pair
+    wanted = generated(model, tokenizer, count=4)
+    whole = model.forward
+
+    def forward(input_ids, attention_mask=None):
+        return whole(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
+
+    monkeypatch.setattr(model, "forward", forward)
+    steps = list(decoding_steps(model, tokenizer, PROMPT, max_new_tokens=4))
+    assert [step.token_id for step in steps] == wanted
+
+
+def test_mistakes_are_told_before_the_first_step(pair):
+    model, tokenizer = pair
+    with pytest.raises(ValueError, match="is empty"):
+        decoding_steps(model, tokenizer, "", max_new_tokens=3)
+    with pytest.raises(ValueError, match="prompt must be one string"):
+        decoding_steps(model, tokenizer, [PROMPT], max_new_tokens=3)
+    with pytest.raises(ValueError, match="max_new_tokens is 0"):
+        decoding_steps(model, tokenizer, PROMPT, max_new_tokens=0)
+    steps = decoding_steps(model, tokenizer, PROMPT, max_new_tokens=3, choose=lambda logits: 9999)
+    with pytest.raises(ValueError, match="choose gave 9999: token ids here go from 0 to"):
+        next(steps)
