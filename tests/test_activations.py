@@ -266,7 +266,7 @@ def test_find_decoder_layers(model):
 
 
 def test_model_without_decoder_layers():
-    with pytest.raises(ValueError, match="has no configuration"):
+    with pytest.raises(ValueError, match="has no transformers configuration"):
         find_decoder_layers(torch.nn.Linear(2, 2))
 
 

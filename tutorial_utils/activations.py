@@ -1,4 +1,4 @@
-"""Read the activations inside a causal language model. By hand: lesson 04.
+"""Read and edit the activations inside a causal language model. By hand: lesson 04.
 
 Layer numbers are the same everywhere in this project: layer i is the residual stream after
 i decoder layers. Layer 0 is the embedding output, layer n is the output of the last of n
@@ -7,9 +7,12 @@ decoder layers, before the final norm. Negative numbers count from the end, as i
 
 from __future__ import annotations
 
+import inspect
+import threading
 import weakref
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from functools import cache
 
 import torch
 from torch import Tensor, nn
@@ -18,110 +21,172 @@ from torch import Tensor, nn
 def find_decoder_layers(model: nn.Module) -> nn.ModuleList:
     """Return the list of decoder layers of a causal language model, first layer first.
 
-    The list is found by structure: it is the `ModuleList` with as many entries as the
-    model's text configuration has layers, in the part of the model that this configuration
-    describes. Raises ValueError when there is no such list, or more than one.
+    The list is found by structure: it is the `ModuleList` with as many entries as the model's
+    text configuration has layers, in the part of the model that this configuration describes.
+    Where that does not work, pass the part of the model that owns the list.
+
+    Raises ValueError, naming the lists that were found, when none of them is the one.
     """
-    return _find(model)[1]
-
-
-def _find(model: nn.Module) -> tuple[str, nn.ModuleList]:
-    """The dotted name of the list of decoder layers, and the list."""
-    config = getattr(model, "config", None)
-    if config is None:
-        raise ValueError(
-            f"{type(model).__name__} has no configuration, so its number of layers is not known: "
-            "pass a model that AutoModelForCausalLM.from_pretrained gave"
-        )
-    text = config.get_text_config(decoder=True)
-    count = getattr(text, "num_hidden_layers", None)
-    modules = dict(model.named_modules())
-    lists = {name: m for name, m in modules.items() if isinstance(m, nn.ModuleList) and len(m)}
-
-    def is_text(name: str) -> bool:
-        """True if the nearest part around this list that has a configuration is the text part."""
-        while name:
-            name = name.rpartition(".")[0]
-            own = getattr(modules[name], "config", None)
-            if hasattr(own, "get_text_config"):
-                return type(own.get_text_config(decoder=True)) is type(text)
-        return True
-
-    found = {name: m for name, m in lists.items() if len(m) == count and is_text(name)}
-    # A list inside one of the layers (its experts, say) is not a list of layers.
-    found = {n: m for n, m in found.items() if not any(n.startswith(o + ".") for o in found)}
-    if len(found) > 1:  # lists of norms or projections, one for each layer, are far smaller
-        size = {name: sum(p.numel() for p in m.parameters()) for name, m in found.items()}
-        found = {max(size, key=size.get): found[max(size, key=size.get)]}
-    if not found:
-        seen = ", ".join(f"{name} ({len(m)})" for name, m in lists.items()) or "none"
-        raise ValueError(
-            f"{type(model).__name__} has no list of {count} decoder layers, which its "
-            f"configuration asks for; lists found: {seen}"
-        )
-    return next(iter(found.items()))
+    model = _unwrapped(model)
+    return model.get_submodule(_find(model))
 
 
 @contextmanager
 def record_activations(
-    model: nn.Module, layers: int | slice | Iterable[int] | None = None
+    model: nn.Module,
+    layers: int | slice | Iterable[int] | None = None,
+    *,
+    positions: str | int | Iterable[int] | None = None,
+    to: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+    detach: bool = True,
+    stop: bool = False,
 ) -> Iterator[Activations]:
     """Record the residual stream while the model runs inside the `with` block.
 
-    Gives a mapping from layer number to a tensor of shape (batch, seq, hidden), on the model's
-    device, cut from the autograd graph. `layers` is a number, a list, a range or a slice;
-    None means all, 0 to n. Nothing is copied: the tensors are those that the model made.
-
         with record_activations(model, layers=[0, -1]) as activations:
             model(**inputs)
-        activations[0].shape
+        activations[0].shape  # (batch, seq, hidden)
 
-    A pass that goes on with the KV cache of the pass before is appended along seq, so that
-    `generate` gives (batch, all tokens, hidden). Any other pass replaces what was recorded.
+    layers: a number, a list, a range or a slice; None means all, 0 to n.
+    positions: None keeps every token, and then nothing is copied; a list of column numbers keeps
+        those; "last" keeps the last real token of each row by the attention mask, with padding
+        on either side. The result is a copy of shape (batch, positions, hidden).
+    to: a device to copy to, such as "cpu"; by default the tensors stay where they were made.
+    dtype: the data type to keep them in; by default the model's.
+    detach: False leaves the tensors in the autograd graph.
+    stop: compute nothing after the last layer asked for. The model's call then has no result: the
+        block ends there, and what follows the call inside the block is not run.
 
-    Raises ValueError for a layer that is not in the model, before any hook is registered.
+    A pass that is given the KV cache which the pass before left is appended along seq, so that
+    `generate` gives (batch, all tokens, hidden); its last token is chosen but never read. Any
+    other pass replaces what was recorded. Beam search is refused, as it moves rows around.
+
+    Recorders and editors can be nested. At one layer they act in the order in which their blocks
+    were entered: a recorder inside `edit_activations` sees the edited stream. Inside the block
+    a model from `torch.compile` runs uncompiled (torch 2.6 or newer).
+
+    Raises ValueError for a layer that is not there, before any hook is registered.
     By hand: lesson 04.
     """
-    name, decoder_layers = _find(model)
-    numbers = _layer_numbers(layers, len(decoder_layers))
-    activations = Activations(numbers, len(decoder_layers))
-    owner = model.get_submodule(name.rpartition(".")[0])
-    handles = []
+    last = len(find_decoder_layers(model))
+    numbers = _layer_numbers(layers, last)
+    activations = Activations(
+        numbers,
+        last,
+        _checked_positions(positions),
+        to,
+        dtype,
+        detach,
+        max(numbers) if stop else -1,
+    )
+    hooks = dict.fromkeys(numbers, activations._add)
     try:
-        handles += [
-            owner.register_forward_pre_hook(activations._start, with_kwargs=True),
-            owner.register_forward_hook(activations._end, with_kwargs=True, always_call=True),
-        ]
-        for number in numbers:
-            handles.append(_hook_layer(decoder_layers, number, activations._add))
-        yield activations
+        with _hooked(model, hooks, activations):
+            yield activations
+    except _Stop as reached:
+        if reached.args[0] is not activations:
+            raise
     finally:
-        for handle in handles:
-            handle.remove()
+        activations._finish_copies()
+
+
+def read_activations(
+    model: nn.Module,
+    input_ids: Tensor,
+    *,
+    layers: int | slice | Iterable[int] | None = None,
+    positions: str | int | Iterable[int] | None = None,
+    to: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+    **inputs: object,
+) -> Activations:
+    """Run the model on `input_ids` (batch, seq) up to the last layer asked for, and record.
+
+    For when the logits are not needed: no head, no KV cache, no gradients. `inputs` is what else
+    the model takes, such as `attention_mask`; the rest is as in `record_activations`.
+    """
+    parameters = inspect.signature(model.forward).parameters
+    if "use_cache" in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        inputs.setdefault("use_cache", False)
+    options = {"positions": positions, "to": to, "dtype": dtype, "stop": True}
+    with torch.no_grad(), record_activations(model, layers, **options) as activations:
+        model(input_ids, **inputs)
+    return activations
+
+
+@contextmanager
+def edit_activations(
+    model: nn.Module, edits: Mapping[int, Callable[[Tensor], Tensor]]
+) -> Iterator[None]:
+    """Change the residual stream while the model runs inside the `with` block.
+
+        with edit_activations(model, {3: lambda hidden: hidden + direction}):
+            model(**inputs)
+
+    `edits` gives a function for each layer to change: it takes the stream of one forward pass,
+    (batch, seq, hidden), and returns it changed, of the same shape, dtype and device. With a
+    KV cache a pass holds the new tokens only. Nesting is told in `record_activations`.
+
+    Raises ValueError for a layer that is not there, and for a result of another kind.
+    """
+    numbers = _layer_numbers(edits, len(find_decoder_layers(model)))
+    if not isinstance(edits, Mapping) or not all(callable(edit) for edit in edits.values()):
+        raise ValueError(f"edits are given as {{layer number: function}}, not as {edits!r}")
+    if len(numbers) < len(edits):
+        raise ValueError(f"two of these layers are the same one: {list(edits)}")
+    functions = dict(zip(numbers, edits.values()))
+
+    def edit(number: int, hidden: Tensor) -> Tensor:
+        new = functions[number](hidden)
+        given, wanted = (
+            f"{tuple(t.shape)}, {t.dtype}, {t.device}" if isinstance(t, Tensor) else repr(t)
+            for t in (new, hidden)
+        )
+        if given != wanted:
+            raise ValueError(f"the edit of layer {number} returned {given} instead of {wanted}")
+        return new
+
+    with _hooked(model, dict.fromkeys(numbers, edit)):
+        yield
 
 
 class Activations(Mapping):
-    """What `record_activations` recorded: {layer number: tensor (batch, seq, hidden)}."""
+    """What was recorded: {layer number: tensor (batch, seq, hidden)}."""
 
-    def __init__(self, numbers: list[int], last: int):
-        self._numbers, self._last = numbers, last
-        self._parts: dict[int, list[Tensor]] = {}  # one tensor for each pass, joined when read
-        self._running = False
-        self._first = self._tokens = 0  # place of the first recorded token, tokens recorded
-        self._cache: list[weakref.ref] = []  # what the last pass kept its cache in
+    def __init__(self, numbers, last, positions, to, dtype, detach, stop_at):
+        self._numbers, self._last, self._positions = numbers, last, positions
+        self._to, self._dtype, self._detach, self._stop_at = to, dtype, detach, stop_at
+        # One tensor for each pass, joined when read; None where a pass left the layer out.
+        self._parts: dict[int, list[Tensor | None]] = {number: [] for number in numbers}
+        self._changed: set[int] = set()  # layers that something changed in place
+        self._first = self._tokens = 0  # place of the first token recorded, how many there are
+        self._left: list[tuple] = []  # the caches that the last pass left
+        self._copying: set[torch.device] = set()
+        self._new: dict[int, tuple[Tensor, int]] | None = None  # this pass; None between passes
+        self._seq = self._mask = None  # what this pass was given, where its inputs tell
 
-    def __getitem__(self, number: int) -> Tensor:
-        known = number + self._last + 1 if isinstance(number, int) and number < 0 else number
-        if known not in self._numbers:
-            raise KeyError(f"layer {number} was not recorded; recorded layers: {self._numbers}")
-        if known not in self._parts:
+    def __getitem__(self, layer: int) -> Tensor:
+        number = layer + self._last + 1 if isinstance(layer, int) and layer < 0 else layer
+        if number not in self._parts:
+            raise KeyError(f"layer {layer} was not recorded; recorded layers: {self._numbers}")
+        parts = self._parts[number]
+        if not parts:
             raise KeyError(
-                f"layer {number} is not there yet: run the model inside the `with` block, "
+                f"layer {layer} is not there yet: run the model inside the `with` block, "
                 "and read the activations after that"
             )
-        if len(self._parts[known]) > 1:
-            self._parts[known] = [torch.cat(self._parts[known], dim=1)]
-        return self._parts[known][0]
+        if any(part is None for part in parts):
+            raise KeyError(f"layer {layer} is not there: the model left this decoder layer out")
+        if number in self._changed:
+            raise ValueError(
+                f"layer {layer} was changed in place after it was recorded, by a later hook or by "
+                "the model itself: record a copy, with to=model.device"
+            )
+        self._finish_copies()
+        if len(parts) > 1:
+            parts[:] = [torch.cat(parts, dim=1)]
+        return parts[0]
 
     def __iter__(self) -> Iterator[int]:
         return iter(self._numbers)
@@ -130,47 +195,305 @@ class Activations(Mapping):
         return len(self._numbers)
 
     def __repr__(self) -> str:
-        shapes = {n: tuple(self[n].shape) if n in self._parts else None for n in self._numbers}
+        shapes = {n: [tuple(p.shape) for p in ps if p is not None] for n, ps in self._parts.items()}
         return f"Activations({shapes})"
 
-    # -- called by the hooks ---------------------------------------------------------------
+    # What follows is called by the hooks, in this order in each forward pass.
+
+    def _note(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
+        """See what the model, and each part down to the owner of the layers, is given."""
+        given = dict(zip(_parameters(type(module)), args)) | kwargs
+        for name in ("input_ids", "inputs_embeds"):
+            if isinstance(given.get(name), Tensor) and given[name].dim() > 1:
+                self._seq = given[name].shape[1]
+        mask = given.get("attention_mask")
+        # Inner parts get the mask in a form of their own; the plain one is (batch, seq).
+        if mask is not None and not (isinstance(self._mask, Tensor) and self._mask.dim() == 2):
+            self._mask = mask
 
     def _start(self, owner: nn.Module, args: tuple, kwargs: dict) -> None:
-        """A forward pass begins: does it go on where the last one stopped?"""
-        given = [v for v in (*args, *kwargs.values()) if not isinstance(v, Tensor)]
-        known = {id(ref()) for ref in self._cache if ref() is not None}
-        cache = next((v for v in given if id(_handle(v)) in known), None)
-        keep = _cache_length(cache, self._first + self._tokens) - self._first
-        if cache is None or keep <= 0 or keep > self._tokens:
-            new = next((v for v in given if _is_cache(v)), None)
-            self._parts, self._tokens, self._first = {}, 0, _cache_length(new, 0)
-        elif keep < self._tokens:  # the cache was cropped: those tokens did not happen
-            self._parts = {n: [self[n][:, :keep].clone()] for n in self._parts}
-            self._tokens = keep
-        self._running, self._new = True, 0
+        """A pass through the layers begins: does it go on where the last one stopped?"""
+        self._new = {}
+        given = [value for value in (*args, *kwargs.values()) if not isinstance(value, Tensor)]
+        for value in given:
+            for left, state in self._left:
+                if left() is not None and left() is _identity(value):
+                    kept = _cache_length(value, self._first + self._tokens) - self._first
+                    if 0 < kept <= self._tokens:
+                        return self._go_on(kept, state() is _state(value))
+        self._parts = {number: [] for number in self._numbers}
+        self._changed.clear()
+        self._tokens = 0
+        self._first = max((_cache_length(value, 0) for value in given), default=0)
 
-    def _end(self, owner: nn.Module, args: tuple, kwargs: dict, output: object) -> None:
-        self._running = False
-        self._tokens += self._new
-        values = output.values() if isinstance(output, Mapping) else output
-        left = (
-            [v for v in values if not isinstance(v, Tensor)]
-            if not isinstance(values, (Tensor, type(None)))
-            else []
-        )
-        left += [v for v in (*args, *kwargs.values()) if _is_cache(v)]
-        handles = (_handle(v) for v in left)
-        self._cache = [weakref.ref(h) for h in handles if h is not None]
+    def _go_on(self, kept: int, same_state: bool) -> None:
+        """Make ready to append to the first `kept` tokens of what was recorded."""
+        if kept == self._tokens and not same_state:
+            raise ValueError(
+                "the rows of the KV cache were moved between two forward passes, as in beam "
+                "search, so the record would mix rows. Generate first, then record one pass "
+                "over the sequences that came out"
+            )
+        if isinstance(self._positions, list) or (self._positions and kept < self._tokens):
+            raise ValueError(
+                f"positions={self._positions!r} counts within one forward pass, and this pass "
+                "continues another: record all positions"
+            )
+        if kept < self._tokens:  # the cache was cropped: those tokens did not happen
+            self._parts = {n: [self[n][:, :kept].clone()] for n in self._numbers}
+            self._tokens = kept
 
     def _add(self, number: int, hidden: Tensor) -> None:
-        # Gradient checkpointing runs a layer again in the backward pass, outside the forward.
-        if self._running:
-            self._new = hidden.shape[1]
-            self._parts.setdefault(number, []).append(hidden.detach())
+        # Gradient checkpointing runs a layer again in the backward pass: not recorded twice.
+        if self._new is None:
+            return
+        if number in self._new or self._seq not in (None, hidden.shape[1]):
+            fault = "ran twice" if number in self._new else f"has shape {tuple(hidden.shape)}"
+            raise ValueError(_NO_STREAM.format(f"layer {number} {fault} for {self._seq} tokens"))
+        # A tensor made under inference_mode can never train a probe: keep a normal one.
+        with torch.inference_mode(False) if hidden.is_inference() else nullcontext():
+            kept = self._kept(hidden.detach() if self._detach else hidden)
+            if kept.is_inference() or kept.untyped_storage().nbytes() > kept.nbytes:
+                kept = kept.clone()  # a view would keep alive all that it looks into
+        self._new[number] = kept, kept._version
+        self._new_tokens = hidden.shape[1]
+        if number == self._stop_at:
+            self._end(None, (), {}, None)
+            raise _Stop(self)
+
+    def _kept(self, hidden: Tensor) -> Tensor:
+        if self._positions is not None:
+            rows = torch.arange(len(hidden), device=hidden.device)[:, None]
+            hidden = hidden[rows, self._columns(hidden).to(hidden.device)]
+        hidden = hidden.to(self._dtype or hidden.dtype)
+        if self._to is None:
+            return hidden
+        if hidden.is_cuda and torch.device(self._to).type == "cpu":
+            # Into pinned memory the GPU copies while it goes on computing; reading has to wait.
+            self._copying.add(hidden.device)
+            pinned = torch.empty(hidden.shape, dtype=hidden.dtype, pin_memory=True)
+            return pinned.copy_(hidden, non_blocking=True)
+        return hidden.to(self._to, copy=True)
+
+    def _columns(self, hidden: Tensor) -> Tensor:
+        """The columns to keep: (batch, 1) for "last", (1, positions) for a list."""
+        batch, seq, _ = hidden.shape
+        if self._positions != "last":
+            wrong = [p for p in self._positions if not -seq <= p < seq]
+            if wrong:
+                raise ValueError(
+                    f"position {wrong[0]} is not in this input: it has positions 0 to {seq - 1}"
+                )
+            return torch.tensor([self._positions])
+        if self._mask is None:
+            return torch.full((batch, 1), seq - 1)
+        if not isinstance(self._mask, Tensor) or self._mask.dim() != 2:
+            raise ValueError('positions="last" needs an attention mask of shape (batch, seq)')
+        mask = self._mask[:, -seq:] != 0  # with a cache the mask covers the earlier tokens too
+        if not mask.any(dim=1).all():
+            raise ValueError('positions="last": a row of this input has no real token')
+        return seq - 1 - mask.flip(1).int().argmax(dim=1, keepdim=True)
+
+    def _end(self, owner: nn.Module | None, args: tuple, kwargs: dict, output: object) -> None:
+        """A pass is complete: only now does what it recorded count."""
+        for number, parts in self._parts.items():
+            kept, version = self._new.get(number, (None, 0))
+            parts.append(kept)
+            if kept is not None and kept._version != version:
+                self._changed.add(number)
+        self._tokens += self._new_tokens
+        values = output.values() if isinstance(output, Mapping) else output
+        left = [*values] if isinstance(values, Iterable) and not isinstance(values, Tensor) else []
+        left += [value for value in (*args, *kwargs.values()) if hasattr(value, "get_seq_length")]
+        left = [(_identity(value), _state(value)) for value in left]
+        self._left = [tuple(map(weakref.ref, pair)) for pair in left if None not in pair]
+        self._new = self._seq = self._mask = None
+
+    def _finish_copies(self) -> None:
+        while self._copying:
+            torch.cuda.synchronize(self._copying.pop())
 
 
-def _is_cache(value: object) -> bool:
-    return hasattr(value, "get_seq_length")
+class _Stop(Exception):
+    """Raised to leave the forward pass; its argument is the recorder that has all it wants."""
+
+
+# -- finding layers and putting hooks on them ----------------------------------------------------
+
+
+def _unwrapped(model: nn.Module) -> nn.Module:
+    """The model inside the wrapper that `torch.compile` makes."""
+    return getattr(model, "_orig_mod", model)
+
+
+def _lists(
+    part: nn.Module, path: str, config: object
+) -> Iterator[tuple[str, nn.ModuleList, object]]:
+    """Each list of modules that is in no other list: its dotted path, itself, its configuration."""
+    config = getattr(part, "config", config)
+    for name, child in part.named_children():
+        if isinstance(child, nn.ModuleList):
+            yield path + name, child, config
+        else:
+            yield from _lists(child, f"{path}{name}.", config)
+
+
+def _find(model: nn.Module) -> str:
+    """The dotted path of the list of decoder layers."""
+    config = getattr(model, "config", None)
+    if not hasattr(config, "get_text_config"):
+        raise ValueError(
+            f"{type(model).__name__} has no transformers configuration, so its number of layers "
+            "is not known: pass a model that AutoModelForCausalLM.from_pretrained gave"
+        )
+    text = config.get_text_config(decoder=True)
+    # num_layers is the length where each entry of the list counts as two layers (LongCat).
+    lengths = {getattr(text, "num_hidden_layers", None), getattr(text, "num_layers", None)}
+    lists = list(_lists(model, "", config))
+    found = [
+        path
+        for path, layers, own in lists
+        if len(layers) in lengths
+        and any(True for _ in layers[0].children())  # not a list of norms or projections
+        and isinstance(own.get_text_config(decoder=True), type(text))  # not the vision part
+    ]
+    own_lists = [path for path, _, _ in lists if "." not in path]
+    if len(found) != 1 and len(own_lists) == 1:
+        found = own_lists  # the part of a model that owns the list, named by hand
+    # XLNet's layers work on (seq, batch, hidden), which no shape tells where both are equal.
+    if len(found) != 1 or text.model_type == "xlnet":
+        seen = ", ".join(f"{path} ({len(layers)})" for path, layers, _ in lists) or "none"
+        raise ValueError(
+            f"{type(model).__name__} has no single list of decoder layers to tell from its "
+            f"configuration. Lists of modules in it, with their lengths: {seen}. If one of them "
+            "is the list, pass the part that owns it, such as model.model.decoder"
+        )
+    return found[0]
+
+
+@contextmanager
+def _hooked(
+    model: nn.Module,
+    functions: dict[int, Callable[[int, Tensor], Tensor | None]],
+    recorder: Activations | None = None,
+) -> Iterator[None]:
+    """Call `functions[number](number, hidden)` at each layer while the block runs."""
+    model, handles = _unwrapped(model), []
+    path = _find(model)
+    decoder_layers = model.get_submodule(path)
+    try:
+        if recorder is not None:
+            *parts, _ = path.split(".")
+            owner = model
+            for part in ["", *parts]:
+                owner = getattr(owner, part) if part else owner
+                handles.append(owner.register_forward_pre_hook(recorder._note, with_kwargs=True))
+            handles += [
+                owner.register_forward_pre_hook(recorder._start, with_kwargs=True),
+                owner.register_forward_hook(recorder._end, with_kwargs=True),
+            ]
+        handles += [_hook_layer(decoder_layers, n, function) for n, function in functions.items()]
+        with _uncompiled():
+            yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _hook_layer(decoder_layers: nn.ModuleList, number: int, function: Callable) -> object:
+    """A tensor that the function returns takes the place of `hidden`; None changes nothing."""
+
+    # Layer 0 is what goes into the first decoder layer, layer i is what comes out of the ith.
+    def before(module: nn.Module, args: tuple, kwargs: dict):
+        key = None if args else "hidden_states" if "hidden_states" in kwargs else [*kwargs][0]
+        new = function(0, _checked(0, args[0] if args else kwargs[key]))
+        if new is not None:
+            return ((new, *args[1:]), kwargs) if args else (args, {**kwargs, key: new})
+
+    def after(module: nn.Module, args: tuple, output: object):
+        # Llama's layers return a tensor, GPT-J's a tuple that begins with it, GPT's a list.
+        is_many = type(output) in (tuple, list)
+        new = function(number, _checked(number, output[0] if is_many else output))
+        if new is not None:
+            return type(output)([new, *output[1:]]) if is_many else new
+
+    if number == 0:
+        return decoder_layers[0].register_forward_pre_hook(before, with_kwargs=True)
+    return decoder_layers[number - 1].register_forward_hook(after)
+
+
+_NO_STREAM = (
+    "this model has no single residual stream of shape (batch, seq, hidden): {}. What it computes "
+    "cannot be told by layer number; use hooks of your own, as in lesson 04"
+)
+
+
+def _checked(number: int, hidden: object) -> Tensor:
+    if isinstance(hidden, Tensor) and hidden.dim() == 3:
+        return hidden
+    given = f"shape {tuple(hidden.shape)}" if isinstance(hidden, Tensor) else type(hidden).__name__
+    raise ValueError(_NO_STREAM.format(f"layer {number} gives {given}"))
+
+
+_eager_lock, _eager_blocks, _eager_stance = threading.Lock(), [], []
+
+
+@contextmanager
+def _uncompiled() -> Iterator[None]:
+    """Run compiled code as plain Python, since a graph made before does not see hooks put in later.
+
+    The setting is one for the whole process, so the last block to end undoes it.
+    """
+    with _eager_lock:
+        if not _eager_blocks and hasattr(torch.compiler, "set_stance"):  # from torch 2.6 on
+            _eager_stance.append(torch.compiler.set_stance("force_eager"))
+        _eager_blocks.append(None)
+    try:
+        yield
+    finally:
+        with _eager_lock:
+            _eager_blocks.pop()
+            if not _eager_blocks and _eager_stance:
+                _eager_stance.pop().__exit__(None, None, None)
+
+
+# -- checking what was asked for, and looking into caches ----------------------------------------
+
+
+def _layer_numbers(layers: int | slice | Iterable[int] | None, last: int) -> list[int]:
+    """Layer numbers from 0 to `last`, in the order given, each once; ValueError if not there."""
+    every = range(last + 1)
+    if layers is None or isinstance(layers, slice):
+        numbers = list(every[layers or slice(None)])
+    else:
+        numbers = list(layers) if isinstance(layers, Iterable) else [layers]
+    for number in numbers:
+        if isinstance(number, bool) or not isinstance(number, int):
+            raise ValueError(
+                f"a layer is a whole number from 0 to {last}, but {number!r} was given"
+            )
+        if not -last - 1 <= number <= last:
+            raise ValueError(f"layer {number} is not in this model: it has layers 0 to {last}")
+    if not numbers:
+        raise ValueError(f"no layer was asked for ({layers!r}); this model has 0 to {last}")
+    return list(dict.fromkeys(every[number] for number in numbers))
+
+
+def _checked_positions(positions: object) -> str | list[int] | None:
+    if positions is None or isinstance(positions, str) and positions == "last":
+        return positions
+    numbers = list(positions) if isinstance(positions, Iterable) else [positions]
+    if numbers and all(isinstance(n, int) and not isinstance(n, bool) for n in numbers):
+        return numbers
+    raise ValueError(
+        f'positions are None for all, "last", or a list of column numbers, not {positions!r}'
+    )
+
+
+@cache
+def _parameters(module_type: type) -> tuple[str, ...]:
+    """The names of what a module's `forward` takes, in order."""
+    return tuple(inspect.signature(module_type.forward).parameters)[1:]
 
 
 def _cache_length(cache: object, otherwise: int) -> int:
@@ -181,73 +504,18 @@ def _cache_length(cache: object, otherwise: int) -> int:
         return otherwise
 
 
-def _handle(value: object) -> object:
-    """Something that identifies a cache and can be held weakly: itself, or its first tensor."""
-    while isinstance(value, (list, tuple)) and value:
-        value = value[0]
-    if value is None or isinstance(value, (bool, int, float, str, list, tuple, dict)):
-        return None
-    return value
+def _identity(value: object) -> object:
+    """What tells one cache from another: itself, or the first tensor of a list of tensors."""
+    if isinstance(value, (list, tuple)):
+        return _state(value)
+    return value if hasattr(value, "__dict__") and not isinstance(value, Tensor) else None
 
 
-def _layer_numbers(layers: int | slice | Iterable[int] | None, last: int) -> list[int]:
-    """Layer numbers from 0 to `last`, in the order given, each once; ValueError if not there."""
-    every = range(last + 1)
-    if layers is None or isinstance(layers, slice):
-        numbers = list(every if layers is None else every[layers])
-    else:
-        numbers = []
-        for number in [layers] if isinstance(layers, int) else layers:
-            if isinstance(number, bool) or not isinstance(number, int):
-                raise ValueError(
-                    f"a layer is a whole number from 0 to {last}, but {number!r} was given"
-                )
-            if number not in range(-last - 1, last + 1):
-                raise ValueError(f"layer {number} is not in this model: it has layers 0 to {last}")
-            numbers.append(every[number])
-    if not numbers:
-        raise ValueError(f"no layer was asked for ({layers!r}); this model has 0 to {last}")
-    return list(dict.fromkeys(numbers))
-
-
-def _hook_layer(decoder_layers: nn.ModuleList, number: int, function) -> object:
-    """Call `function(number, hidden)` when layer `number` is there; give back the hook's handle.
-
-    A tensor that the function returns takes the place of `hidden`; None changes nothing.
-    """
-    # Layer 0 is what goes into the first decoder layer, layer i is what comes out of the ith.
-    if number == 0:
-
-        def before(module: nn.Module, args: tuple, kwargs: dict):
-            key = None if args else _hidden_keyword(kwargs)
-            new = function(0, _checked(0, args[0] if args else kwargs[key]))
-            if new is not None:
-                return ((new, *args[1:]), kwargs) if args else (args, {**kwargs, key: new})
-
-        return decoder_layers[0].register_forward_pre_hook(before, with_kwargs=True)
-
-    def after(module: nn.Module, args: tuple, output: object):
-        # Llama's layers return a tensor, GPT-J's a tuple that begins with it.
-        is_tuple = isinstance(output, tuple)
-        new = function(number, _checked(number, output[0] if is_tuple else output))
-        if new is not None:
-            return (new, *output[1:]) if is_tuple else new
-
-    return decoder_layers[number - 1].register_forward_hook(after)
-
-
-def _hidden_keyword(kwargs: dict) -> str:
-    """The keyword under which a layer was given the residual stream."""
-    if "hidden_states" in kwargs:
-        return "hidden_states"
-    return next(k for k, v in kwargs.items() if isinstance(v, Tensor) and v.is_floating_point())
-
-
-def _checked(number: int, hidden: object) -> Tensor:
-    if isinstance(hidden, Tensor) and hidden.dim() == 3:
-        return hidden
-    what = f"shape {tuple(hidden.shape)}" if isinstance(hidden, Tensor) else type(hidden).__name__
-    raise ValueError(
-        f"layer {number} of this model gives no tensor of shape (batch, seq, hidden), but {what}: "
-        "its residual stream cannot be recorded"
-    )
+def _state(value: object, depth: int = 4) -> Tensor | None:
+    """The first tensor in a cache that has a row for each row of the batch."""
+    if isinstance(value, Tensor):
+        return value if value.dim() > 2 else None
+    if not isinstance(value, (list, tuple)):
+        value = (value if isinstance(value, dict) else getattr(value, "__dict__", {})).values()
+    parts = (_state(part, depth - 1) for part in value) if depth else ()
+    return next((tensor for tensor in parts if tensor is not None), None)
