@@ -1,4 +1,4 @@
-"""Read by pytest for every path of the project, `pytest --nbmake notebooks/` among them.
+"""Read by pytest for every path of the project, `pytest notebooks/` among them.
 
 (tests/conftest.py is read only when pytest is pointed at tests/.)
 """
@@ -7,12 +7,39 @@ import os
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent / "tests"))
+import pytest
+
+ROOT = Path(__file__).parent
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "scripts")]
 
 import notebook_tools  # noqa: E402
 
 # Before anything imports transformers: no test asks the network, and none runs on another model
 # because of a variable that the person at the keyboard has set.
-os.environ.update(notebook_tools.kernel_environment())
+os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.pop("TUTORIAL_MODEL", None)
 notebook_tools.watch_nbmake()
+
+lesson_seconds: dict[str, float] = {}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    config.option.nbmake = True
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if report.when == "call" and report.nodeid.startswith("notebooks/"):
+        lesson_seconds[Path(report.fspath).name] = report.duration
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if notebook_tools.are_too_slow(lesson_seconds):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if lesson_seconds:
+        terminalreporter.section("lessons, kernel start and imports included")
+        for line in notebook_tools.tell_seconds(lesson_seconds):
+            terminalreporter.line(line)

@@ -12,7 +12,7 @@ from notebook_tools import METADATA, WIDGET_MIME, code_cells, hash_sources, name
 
 LARGEST_IMAGE = 200_000  # bytes
 MACHINE_PATH = re.compile(
-    r"(?<![\w./])/(home|root|Users|tmp|var|work|workspace|mnt|opt|usr|srv|private|content|data)/\w"
+    r"(?<![\w./])/(home|root|Users|tmp|var|work|workspace|mnt|opt|usr|srv|private|content|data)/[\w.]"
     r"|\b[A-Z]:\\{1,2}(Users|Windows|Program|Temp)|site-packages|\.venv\b|~/"
 )
 SECRET = re.compile(
@@ -44,13 +44,14 @@ def _texts(nb: NotebookNode) -> Iterator[tuple[NotebookNode, str]]:
 
 
 def is_a_valid_notebook(nb: NotebookNode) -> Iterator[str]:
+    ids = [cell.get("id") for cell in nb.cells]
+    if None in ids or len(set(ids)) < len(ids):
+        yield "each cell has an id of its own"
+        return
     try:
         nbformat.validate(nb)
     except nbformat.ValidationError as error:
         yield str(error).split("\n")[0]
-    ids = [cell.get("id") for cell in nb.cells]
-    if None in ids or len(set(ids)) < len(ids):
-        yield "each cell has an id of its own"
 
 
 def has_run_in_order(nb: NotebookNode) -> Iterator[str]:

@@ -11,7 +11,8 @@ notebook_tools.watch_nbmake()
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Leaves out the notebooks that are broken on purpose, unless they are asked for by name."""
-    if "broken" in collection_path.parts and not any("broken" in arg for arg in config.args):
+    """Leaves out the notebooks that the harness is tried on, unless they are asked for by name."""
+    folder = collection_path.parent.name
+    if folder in ("broken", "good") and not any(folder in argument for argument in config.args):
         return True
     return None

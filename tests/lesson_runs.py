@@ -118,12 +118,10 @@ async def _try_solution(client: StrictClient, number: int) -> str:
         await client.async_execute_cell(stub, index)
         await client.async_execute_cell(check, index + 1)
         text = printed(check.outputs)
-        stub.source = source
-        await client.async_execute_cell(stub, index)
     except CellExecutionError as error:
-        return COLOURS.sub("", str(error))
-    finally:
-        stub.source = source
+        text = COLOURS.sub("", str(error))
+    stub.source = source
+    await client.async_execute_cell(stub, index)
     return text
 
 

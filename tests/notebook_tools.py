@@ -85,16 +85,15 @@ def join_streams(outputs: list[NotebookNode]) -> list[NotebookNode]:
 
 
 def kernel_environment(**extra: str) -> dict[str, str]:
-    """The variables that a lesson's kernel gets: no network, the project's own package."""
+    """The variables that a lesson's kernel gets: no network, no model that happens to be here."""
     folders = [str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")]
-    environment = dict(os.environ)
-    environment.pop("TUTORIAL_MODEL", None)
-    environment.pop("MPLBACKEND", None)
+    kept = {k: v for k, v in os.environ.items() if k not in ("TUTORIAL_MODEL", "MPLBACKEND")}
     return {
-        **environment,
+        **kept,
         "PYTHONPATH": os.pathsep.join(filter(None, folders)),
         "PYDEVD_DISABLE_FILE_VALIDATION": "1",
         "HF_HUB_OFFLINE": "1",
+        "HF_HUB_CACHE": str(ROOT / "tests" / "no-models-here"),
         **extra,
     }
 
@@ -119,6 +118,9 @@ class StrictClient(NotebookClient):
         self.timeout_func = lambda cell: max(0.1, seconds - (monotonic() - self.started))
         self.swallowed: list[str] = []
 
+    async def async_start_new_kernel(self, **kwargs: Any) -> None:
+        await super().async_start_new_kernel(**{"env": kernel_environment(), **kwargs})
+
     async def async_start_new_kernel_client(self) -> Any:
         kernel_client = await super().async_start_new_kernel_client()
         get_msg = kernel_client.iopub_channel.get_msg
@@ -137,8 +139,11 @@ class StrictClient(NotebookClient):
         try:
             cell = await super().async_execute_cell(cell, cell_index, **kwargs)
         except CellTimeoutError as error:
-            reason = f"the notebook was not done after {self.seconds:g} s (NOTEBOOK_SECONDS)"
+            reason = f"the notebook was not done after {self.seconds:g} s"
             raise CellTimeoutError(f"{reason}\n{error}") from None
+        except CellExecutionError:
+            self.swallowed.clear()  # the same error, not swallowed after all
+            raise
         if self.allow_errors or "raises-exception" in tags(cell):
             self.swallowed.clear()
         if cell_index == len(self.nb.cells) - 1:
@@ -174,6 +179,18 @@ def _tracebacks(msg: dict[str, Any]) -> Iterator[str]:
             yield "\n".join(output["traceback"])
         elif kind == "stream" and output["name"] == "stderr" and TRACEBACK in output["text"]:
             yield output["text"]
+
+
+def are_too_slow(seconds: dict[str, float]) -> bool:
+    """Whether the lessons together took longer than they may."""
+    return sum(seconds.values()) > ALL_NOTEBOOKS_SECONDS
+
+
+def tell_seconds(seconds: dict[str, float]) -> list[str]:
+    """What each lesson took of what it may take, a line for each and one for all."""
+    lines = [f"{took:6.1f} s of {NOTEBOOK_SECONDS:g}  {name}" for name, took in seconds.items()]
+    verdict = "TOO SLOW" if are_too_slow(seconds) else "together"
+    return [*lines, f"{sum(seconds.values()):6.1f} s of {ALL_NOTEBOOKS_SECONDS:g}  {verdict}"]
 
 
 def watch_nbmake() -> None:
