@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import nbformat
 from nbformat import NotebookNode
+
 from notebook_tools import METADATA, WIDGET_MIME, code_cells, hash_sources, name_cell
 
 LARGEST_IMAGE = 200_000  # bytes

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import notebook_tools
 import pytest
+
+import notebook_tools
 
 notebook_tools.watch_nbmake()
 

@@ -10,6 +10,7 @@ from functools import cache
 from itertools import pairwise
 
 from nbformat import NotebookNode
+
 from notebook_tools import NOTEBOOKS, ROOT, code_cells, name_cell, tags
 
 SETUP = """\

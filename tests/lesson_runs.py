@@ -10,9 +10,10 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from lesson_contract import exercises
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
+
+from lesson_contract import exercises
 from notebook_tools import (
     COLOURS,
     NOTEBOOK_SECONDS,

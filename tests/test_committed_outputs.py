@@ -6,8 +6,9 @@ import shutil
 import subprocess
 import sys
 
-import committed_outputs
 import pytest
+
+import committed_outputs
 from notebook_tools import LESSONS, NOTEBOOKS, ROOT, read
 
 

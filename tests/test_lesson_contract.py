@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import lesson_contract
 import pytest
+
+import lesson_contract
 from notebook_tools import LESSONS, ROOT, read
 
 

@@ -11,14 +11,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from xml.etree import ElementTree
 
+import nbformat
+import pytest
+from nbformat import NotebookNode
+
 import committed_outputs
 import lesson_contract
-import nbformat
 import notebook_tools
-import pytest
 import run_notebooks
 from lesson_runs import run_once, run_twice
-from nbformat import NotebookNode
 from notebook_tools import METADATA, ROOT, StrictClient, read
 from tiny_models import make_gpt2, make_llama
 

@@ -12,6 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+
 from lesson_runs import Report, run_once, run_twice
 from notebook_tools import LESSONS
 from tiny_models import make_gpt2
