@@ -20,7 +20,7 @@ from transformers import PreTrainedTokenizerBase
 
 from .decoding import top_tokens
 
-WIDTH = 8.0  # inches, about a notebook's width
+WIDTH = 7.8  # inches, about a notebook's width
 FONT = {"family": "DejaVu Sans Mono", "parse_math": False}  # the font comes with matplotlib
 CHARACTER = 0.602 / 72  # its width in inches for each point of size, the same for all characters
 # Okabe and Ito's colours, which colour-blind readers can tell apart, without black and yellow.
@@ -29,11 +29,15 @@ TOKEN_AXIS = "token (· is a space)"
 
 
 class NotebookFigure(Figure):
-    """A Figure that a notebook shows once, with or without pyplot, its title as the alt text."""
+    """A Figure that a notebook shows once, with or without pyplot; its title is the alt text.
+
+    The alt text goes into the output's metadata, where a static page can take it from.
+    """
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> tuple:
         png = io.BytesIO()
-        self.savefig(png, format="png")
+        # As IPython draws any figure once pyplot is imported, so that both look the same.
+        self.savefig(png, format="png", bbox_inches="tight")
         alt = {"alt": " ".join(self.get_suptitle().split())}
         return {"image/png": base64.b64encode(png.getvalue()).decode()}, {"image/png": alt}
 
@@ -124,7 +128,7 @@ def plot_layer_token_heatmap(
     width = WIDTH if text is None else max(WIDTH, 1.6 + 0.42 * len(tokens))
     height = max(1, min((0.2 if text is None else 0.26) * len(values), 9))
     figure = _new_figure(height + 0.8 + _longest(tokens), title, width)
-    _draw_heatmap(figure, values, tokens, layers, label, text, log, width - 1.6, height)
+    _draw_heatmap(figure, values, tokens, layers, label, text, log)
     return figure
 
 
@@ -181,8 +185,7 @@ def plot_pipeline(
     parts = figure.subfigures(len(heights), 1, height_ratios=heights)
     _draw_boxes(parts[0], [[(text, "", *place) for text, _, *place in row] for row in rows])
     _draw_boxes(parts[2], [[(name, "", *place) for _, name, *place in row] for row in rows])
-    label = "norm (log scale)"
-    _draw_heatmap(parts[4], norms, tokens, None, label, None, True, WIDTH - 1.6, cells)
+    _draw_heatmap(parts[4], norms, tokens, None, "norm (log scale)", None, True)
     _draw_bars(parts[6], best)
     for part, step in zip(parts[1::2], steps, strict=True):
         axes = part.add_axes((0, 0, 1, 1))
@@ -197,7 +200,7 @@ def _new_figure(height: float, title: str, width: float = WIDTH) -> Figure:
     """An empty figure with `height` inches below its title, which wraps."""
     lines = [part for line in title.splitlines() for part in textwrap.wrap(_drawable(line), 72)]
     size = (width, height + 0.2 + 0.2 * len(lines))
-    figure = NotebookFigure(figsize=size, dpi=100, layout="constrained", facecolor="white")
+    figure = NotebookFigure(figsize=size, dpi=100, layout="constrained")
     figure.suptitle("\n".join(lines), fontsize=12, parse_math=False)
     return figure
 
@@ -230,7 +233,7 @@ def _longest(tokens: Sequence[str]) -> float:
 
 
 def _array(values: torch.Tensor) -> np.ndarray:
-    return torch.as_tensor(values).detach().float().cpu().numpy()
+    return np.atleast_1d(torch.as_tensor(values).detach().float().cpu().numpy())
 
 
 def _probs(probs: torch.Tensor) -> torch.Tensor:
@@ -266,9 +269,9 @@ def _draw_boxes(figure: FigureBase, rows: list[list[tuple]]) -> None:
         height = 0.5 if row[0][1] else 0.8
         for text, name, left, width, color in row:
             axes.barh(line - 0.4, width, height, left, align="edge", color=[color])
-            at = {"ha": "center", "va": "center", **FONT}
-            axes.text(left + width / 2, line - 0.4 + height / 2, text, fontsize=11, **at)
-            axes.text(left + width / 2, line + 0.25, name, fontsize=9.5, color="#333333", **at)
+            at = {"x": left + width / 2, "ha": "center", "va": "center", **FONT}
+            axes.text(y=line - 0.4 + height / 2, s=text, fontsize=11, color="black", **at)
+            axes.text(y=line + 0.25, s=name, fontsize=9.5, **at)
 
 
 def _draw_bars(figure: FigureBase, best: list[tuple[str, float]]) -> None:
@@ -284,7 +287,7 @@ def _draw_bars(figure: FigureBase, best: list[tuple[str, float]]) -> None:
 
 def _name_columns(axes: Axes, labels: list[str], width: float) -> None:
     """Token names below the columns of axes about `width` inches wide: upright where too long."""
-    step = -(-len(labels) // int(width / 0.155))
+    step = -(-len(labels) // int(width / 0.15))
     flat = max(map(len, labels)) + 1 < width / len(labels) / (9 * CHARACTER)
     places = range(0, len(labels), step)
     axes.set_xticks(places, labels[::step], rotation=0 if flat else 90, fontsize=9, **FONT)
@@ -299,18 +302,16 @@ def _draw_heatmap(
     label: str,
     text: Sequence[Sequence[str | float]] | None,
     log: bool,
-    width: float,  # of the cells together, in inches
-    height: float,
 ) -> None:
     text = [] if text is None else text
     layers = list(range(len(values)) if layers is None else layers)
-    shape, given = (
-        (len(layers), len(tokens)),
-        {values.shape, *((len(text), len(row)) for row in text)},
-    )
-    if given != {shape} or not values.size:
-        raise ValueError(f"values and text must be (layers, seq), here {shape}, not {given}")
+    shape = (len(layers), len(tokens))
+    wrong = {values.shape, *((len(text), len(row)) for row in text)} - {shape}
+    if wrong or not values.size:
+        raise ValueError(f"values and text must be (layers, seq), here {shape}, not {wrong or ''}")
     axes = figure.add_subplot()
+    # About the inches that the cells have together, in each direction.
+    width, height = figure.bbox.size / 100 - (1.6, 0.8 + _longest(tokens))
     norm = LogNorm() if log else None
     image = axes.imshow(values, origin="lower", aspect="auto", cmap="viridis", norm=norm)
     axes.set_facecolor("lightgrey")
