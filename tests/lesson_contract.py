@@ -25,6 +25,7 @@ model, tokenizer = load_model()
 model_name = Path(model.config.name_or_path).name
 print(f"{model_name}: {model.num_parameters():,} parameters on {model.device}, {model.dtype}")"""
 
+PACKAGE = "tutorial_utils"
 TAGS = {"setup", "by-hand", "widget", "varies", "exercise", "check"}
 LAST_SECTIONS = ["Recap", "On Llama-3.1-8B", "Where to go next", "Sources"]
 EXERCISE = re.compile(r"^## Exercise (\d) · \S.* \(\d+ minutes, (easy|medium|hard)\)$", re.M)
@@ -32,6 +33,7 @@ FOLDS = ["Hint 1", "Hint 2", "Solution"]
 SOLUTION = re.compile(r"<summary>Solution</summary>\n\n.*?```python\n(.*?)\n```", re.S)
 LINK = re.compile(r"\[[^\]]+\]\(([^)\s]+)\)")
 FORBIDDEN = {
+    r"^import tutorial_utils": "imports the whole package: `from tutorial_utils import ...`",
     r"\bsys\.path\b": "changes or reads sys.path",
     r"\bplt\.show\(": "calls plt.show()",
     r"\brcParams\b": "changes settings for all figures (rcParams)",
@@ -45,18 +47,20 @@ def _list_items(text: str) -> list[str]:
     return re.findall(r"^(?:[-*]|\d+\.) +\S.*$", text, re.M)
 
 
-def section(nb: NotebookNode, title: str) -> list[NotebookNode]:
-    """The cells from the heading `## title` to the next heading of that depth."""
-    found: list[NotebookNode] = []
+def sections(nb: NotebookNode) -> list[tuple[str, str, list[NotebookNode]]]:
+    """What stands under each `##` heading, in order: title, text, code cells."""
+    found: list[tuple[str, str, list[NotebookNode]]] = [("", "", [])]
     for cell in nb.cells:
-        if cell.cell_type == "markdown" and cell.source.startswith("## "):
-            if found:
-                break
-            if cell.source.split("\n")[0].strip() == f"## {title}":
-                found.append(cell)
-        elif found:
-            found.append(cell)
-    return found
+        if cell.cell_type == "code":
+            found[-1][2].append(cell)
+            continue
+        before, *parts = re.split(r"^## ", cell.source, flags=re.M)
+        title, text, code = found[-1]
+        found[-1] = (title, f"{text}\n{before}", code)
+        for part in parts:
+            title, _, text = part.partition("\n")
+            found.append((title.strip(), text, []))
+    return found[1:]
 
 
 def exercises(nb: NotebookNode) -> list[tuple[NotebookNode, NotebookNode, str]]:
@@ -69,19 +73,19 @@ def exercises(nb: NotebookNode) -> list[tuple[NotebookNode, NotebookNode, str]]:
     return found
 
 
-def names_used(source: str) -> set[str]:
-    """Every name that a cell imports, reads or asks an object for."""
-    names = set()
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Name):
-            names.add(node.id)
-        elif isinstance(node, ast.Attribute):
-            names.add(node.attr)
-        elif isinstance(node, ast.alias):
-            names.update(node.name.split("."))
-        elif isinstance(node, ast.ImportFrom):
-            names.update((node.module or "").split("."))
-    return names
+def package_uses(cells: list[NotebookNode]) -> list[set[str]]:
+    """For each code cell, the names imported from the package, there or before, that it uses."""
+    imported: set[str] = set()
+    uses = []
+    for cell in cells:
+        nodes = list(ast.walk(ast.parse(cell.source)))
+        names = {node.id for node in nodes if isinstance(node, ast.Name)}
+        for node in nodes:
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(PACKAGE):
+                names |= {alias.name for alias in node.names}
+                imported |= {alias.name for alias in node.names}
+        uses.append(names & imported)
+    return uses
 
 
 @cache
@@ -183,14 +187,14 @@ def _mimes(output: NotebookNode) -> list[str]:
 
 def derives_by_hand_first(nb: NotebookNode, number: str) -> Iterator[str]:
     cells, lesson = code_cells(nb), int(number)
-    uses = [names_used(cell.source) for cell in cells]
+    uses = package_uses(cells)
     by_hand = [i for i, cell in enumerate(cells) if "by-hand" in tags(cell)]
     if not by_hand:
         yield "no code cell has the tag `by-hand`"
     for i in by_hand:
-        package = uses[i] & (set(package_functions()) | {"tutorial_utils"})
-        if package:
-            yield f"{name_cell(nb, cells[i])} is `by-hand` and uses {', '.join(sorted(package))}"
+        functions = [name for name in sorted(uses[i]) if name in package_functions()]
+        if functions:
+            yield f"{name_cell(nb, cells[i])} is `by-hand` and uses {', '.join(functions)}"
     for function, (_, lessons) in package_functions().items():
         used = [i for i, names in enumerate(uses) if function in names]
         if lesson in lessons and not used:
@@ -208,9 +212,8 @@ def derives_by_hand_first(nb: NotebookNode, number: str) -> Iterator[str]:
 def hooks_before_it_records(nb: NotebookNode, number: str) -> Iterator[str]:
     if number != "04":
         return
-    uses = [names_used(cell.source) for cell in code_cells(nb)]
     hooks, recorder = (
-        next((i for i, names in enumerate(uses) if name in names), None)
+        next((i for i, cell in enumerate(code_cells(nb)) if name in cell.source), None)
         for name in ("register_forward_hook", "record_activations")
     )
     if hooks is None or recorder is None or hooks >= recorder:
@@ -220,10 +223,9 @@ def hooks_before_it_records(nb: NotebookNode, number: str) -> Iterator[str]:
 def shows_widgets_last(nb: NotebookNode, number: str) -> Iterator[str]:
     widgets = {name for name, (module, _) in package_functions().items() if module == "widgets"}
     before = None
-    for cell in code_cells(nb):
-        uses = names_used(cell.source) & (widgets | {"ipywidgets", "widgets", "interact"})
-        if uses and "widget" not in tags(cell):
-            yield f"{name_cell(nb, cell)} uses {', '.join(sorted(uses))}: it has the tag `widget`"
+    for cell, uses in zip(code_cells(nb), package_uses(code_cells(nb)), strict=True):
+        if (uses & widgets or "ipywidgets" in cell.source) and "widget" not in tags(cell):
+            yield f"{name_cell(nb, cell)} uses widgets: it has the tag `widget`"
         if "widget" in tags(cell):
             shown = [mime for output in before.outputs for mime in _mimes(output)] if before else []
             if not any(mime.startswith("image/") or mime == "text/html" for mime in shown):
@@ -267,35 +269,26 @@ def has_exercises(nb: NotebookNode, number: str) -> Iterator[str]:
 
 
 def ends_as_it_should(nb: NotebookNode, number: str) -> Iterator[str]:
-    headings = [
-        cell.source.split("\n")[0].removeprefix("## ").strip()
-        for cell in nb.cells
-        if cell.cell_type == "markdown" and cell.source.startswith("## ")
-    ]
-    if headings[-4:] != LAST_SECTIONS:
-        yield f"the last sections are {LAST_SECTIONS}, not {headings[-4:]}"
-        return
-    recap, llama, after, sources = (section(nb, title) for title in LAST_SECTIONS)
-    lines = [line for line in recap[0].source.split("\n")[1:] if line.strip()]
-    if len(recap) > 1 or len(lines) != 5 or len(_list_items("\n".join(lines))) != 5:
+    *_, recap, llama, after, sources = [("", "", [])] * 4 + sections(nb)
+    titles = [title for title, _, _ in (recap, llama, after, sources)]
+    if titles != LAST_SECTIONS:
+        yield f"the last sections are {LAST_SECTIONS}, not {titles}"
+    lines = [line for line in recap[1].split("\n") if line.strip()]
+    if recap[2] or len(lines) != 5 or len(_list_items("\n".join(lines))) != 5:
         yield "the recap is a list of five points, one line each"
-    if not any(_has_table(cell) for cell in llama):
-        yield "`On Llama-3.1-8B` has no table"
-    if not LINK.search(after[0].source):
-        yield "`Where to go next` has no link"
-    if not re.search(r"https://", sources[0].source):
-        yield "`Sources` has no link"
-
-
-def _has_table(cell: NotebookNode) -> bool:
-    if cell.cell_type == "markdown":
-        return bool(re.search(r"^\|.*\|\n\|[ :|-]+\|$", cell.source, re.M))
-    texts = [
-        text
+    shown = [
+        str(text)
+        for cell in llama[2]
         for output in cell.outputs
-        for text in (output.get("text"), *output.get("data", {}).values())
+        for text in (output.get("text", ""), *output.get("data", {}).values())
     ]
-    return any(text and ("<table" in text or text.count("|") >= 4) for text in texts)
+    table = re.search(r"^\|.*\|\n\|[ :|-]+\|$", llama[1], re.M)
+    if not table and not any("<table" in text or text.count("|") >= 4 for text in shown):
+        yield "`On Llama-3.1-8B` has no table"
+    if not LINK.search(after[1]):
+        yield "`Where to go next` has no link"
+    if "https://" not in sources[1]:
+        yield "`Sources` has no link"
 
 
 def has_only_plain_python(nb: NotebookNode, number: str) -> Iterator[str]:

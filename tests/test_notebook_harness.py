@@ -255,6 +255,7 @@ FUNCTIONS = {
 }
 
 SETUP_END = '{model.dtype}")'
+IMPORT = "from tutorial_utils import record_activations"
 BREAK_A_LESSON = {
     "has_title_and_question": [
         lambda nb: swap(nb, "# 04 ·", "# 4."),
@@ -290,15 +291,15 @@ BREAK_A_LESSON = {
     ],
     "derives_by_hand_first": [
         lambda nb: [retag(nb, "by-hand", "varies") for _ in range(2)],
-        lambda nb: swap(nb, "seen = {}", "from tutorial_utils import encode\n\nseen = {}"),
+        lambda nb: swap(nb, "seen = {}", "from tutorial_utils import next_token_probs"),
         lambda nb: [swap(nb, "record_activations", "other") for _ in range(2)],
-        lambda nb: swap(nb, SETUP_END, SETUP_END + "\nrecord_activations"),
+        lambda nb: swap(nb, SETUP_END, SETUP_END + f"\n{IMPORT}"),
         lambda nb: swap(nb, "torch.equal", "print"),
         lambda nb: swap(nb, "import time", "from tutorial_utils import next_token_probs"),
     ],
     "hooks_before_it_records": [
         lambda nb: swap(nb, "register_forward_hook", "register_hook"),
-        lambda nb: swap(nb, "seen = {}", "from tutorial_utils import record_activations"),
+        lambda nb: swap(nb, "seen = {}", IMPORT),
     ],
     "shows_widgets_last": [
         lambda nb: retag(nb, "widget", "varies"),
@@ -332,6 +333,7 @@ BREAK_A_LESSON = {
         lambda nb: swap(nb, "import time", "%matplotlib inline"),
         lambda nb: swap(nb, "import time", "!pip install torch"),
         lambda nb: swap(nb, "import time", "plt.show()"),
+        lambda nb: swap(nb, "import time", "import tutorial_utils"),
         lambda nb: swap(nb, "import time", "assert True"),
         lambda nb: swap(nb, "import time", "plt.rcParams['font.size'] = 9"),
     ],
