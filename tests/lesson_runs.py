@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import asyncio
 import re
 from dataclasses import dataclass, field
@@ -56,7 +55,7 @@ def run_twice(path: Path, **environment: str) -> Report:
 async def _run(path: Path, *, twice: bool, environment: dict[str, str]) -> Report:
     nb, report, started = read(path), Report(), monotonic()
     stubs = {id(stub): number for number, (stub, _, _) in enumerate(exercises(nb), start=1)}
-    client = StrictClient(nb, seconds=(4 if twice else 2) * NOTEBOOK_SECONDS)
+    client = StrictClient(nb, seconds=(3 if twice else 2) * NOTEBOOK_SECONDS)
     where = {"cwd": str(path.parent), "env": kernel_environment(**environment)}
     cell = code_cells(nb)[0]
     try:
@@ -71,12 +70,12 @@ async def _run(path: Path, *, twice: bool, environment: dict[str, str]) -> Repor
                 if number:
                     report.stubs[number] = printed(first)
                     report.solutions[number] = await _try_solution(client, number)
-            report.moves = await _ask(client, "move_controls()")
+            report.moves = await _probe(client, "move_controls()")
             await client.settle()
             if client.swallowed:
                 text = "\n".join(client.swallowed)
                 report.problems.append(f"a control was moved and raised:\n{COLOURS.sub('', text)}")
-            hooks = await _ask(client, "own_hooks()")
+            hooks = await _probe(client, "own_hooks()")
             if hooks:
                 report.problems.append(f"hooks left on a model at the end: {', '.join(hooks)}")
     except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
@@ -89,25 +88,13 @@ async def _execute(
     client: StrictClient, cell: NotebookNode, index: int, probe: bool
 ) -> tuple[list[NotebookNode], dict[str, str]]:
     await client.async_execute_cell(cell, index)
-    marks = await _ask(client, "fingerprint()") if probe and cell.cell_type == "code" else {}
+    marks = await _probe(client, "fingerprint()") if probe and cell.cell_type == "code" else {}
     return join_streams(cell.get("outputs", [])), marks
 
 
-async def _ask(client: StrictClient, question: str) -> Any:
+async def _probe(client: StrictClient, question: str) -> Any:
     """What a function of kernel_probe.py says inside the kernel."""
-    expressions = {"answer": f"__import__('kernel_probe').{question}"}
-    reply = await client.kc.execute_interactive(
-        "",
-        silent=True,
-        store_history=False,
-        user_expressions=expressions,
-        output_hook=lambda msg: None,
-        timeout=client.seconds,
-    )
-    answer = reply["content"]["user_expressions"]["answer"]
-    if answer["status"] != "ok":
-        raise RuntimeError("\n".join(answer["traceback"]))
-    return ast.literal_eval(answer["data"]["text/plain"])
+    return await client.ask(f"__import__('kernel_probe').{question}")
 
 
 async def _try_solution(client: StrictClient, number: int) -> str:
