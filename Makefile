@@ -21,7 +21,7 @@ lab: setup  ## Opens JupyterLab on the first lesson (IP=0.0.0.0 PORT=8888 to lis
 	@.venv/bin/python -m jupyterlab --config=scripts/lab_config.py
 
 test: setup  ## Runs all tests, the notebooks among them.
-	@.venv/bin/python -m pytest tests
+	@.venv/bin/python -m pytest tests notebooks
 
 notebooks: setup  ## Runs the notebooks and writes their outputs, ready to commit.
 	@.venv/bin/python scripts/run_notebooks.py
