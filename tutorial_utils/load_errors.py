@@ -8,13 +8,18 @@ from pathlib import Path
 
 import torch
 import transformers
-from huggingface_hub import constants, errors, list_repo_files
+from huggingface_hub import HfApi, constants, errors
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
 
 OTHERS = (
     'Models that need no account: load_model("Qwen/Qwen3-0.6B"), or load_model("pocket-llama"), '
     "the small one that comes with the series and needs no network."
 )
+NEEDED = {
+    "configuration": ["config.json"],
+    "weights": ["*.safetensors"],
+    "tokenizer": ["tokenizer.json", "*.model", "vocab.*", "*.tiktoken"],
+}  # the files of a model
 NETWORK_LIBRARIES = {"httpx", "httpx2", "requests", "urllib3", "socket"}
 
 
@@ -46,7 +51,7 @@ def _explain(error: Exception, source: str | Path, label: str, no_room: str) -> 
     def because_of(*kinds: type[BaseException]) -> bool:
         return any(isinstance(reason, kinds) for reason in reasons)
 
-    words = " ".join(str(error).split())
+    words, on_hub = " ".join(str(error).split()), not isinstance(source, Path)
     if because_of(MemoryError, torch.cuda.OutOfMemoryError) or any(
         part in words for part in ("out of memory", "allocate memory")
     ):
@@ -70,7 +75,17 @@ def _explain(error: Exception, source: str | Path, label: str, no_room: str) -> 
             f"{label} is neither a folder that is there nor a name that huggingface.co allows: "
             f"a name looks like 'Qwen/Qwen3-0.6B'. {OTHERS}"
         )
-    if _no_network(reasons, words, source):
+    answers = [r for r in reasons if isinstance(r, errors.HfHubHTTPError)]
+    if answers:
+        return OSError(
+            f"{label} could not be fetched: {' '.join(str(answers[-1]).split())[:300]}. If that is "
+            "about your access token, log in again from a terminal with `hf auth login`; if not, "
+            f"try again later. {OTHERS}"
+        )
+    network = because_of(errors.LocalEntryNotFoundError, ConnectionError) or any(
+        type(reason).__module__.split(".")[0] in NETWORK_LIBRARIES for reason in reasons
+    )
+    if network or constants.HF_HUB_OFFLINE and "model.safetensors" in words and on_hub:
         why = " (HF_HUB_OFFLINE is set)" if constants.HF_HUB_OFFLINE else ""
         return OSError(
             f"{label} is not, or not wholly, in the cache of this machine "
@@ -92,21 +107,13 @@ def _explain(error: Exception, source: str | Path, label: str, no_room: str) -> 
     return OSError(f"{label} could not be loaded: {type(error).__name__}: {words[:300]}")
 
 
-def _no_network(reasons: list[BaseException], words: str, source: str | Path) -> bool:
-    """Whether a model on the hub can't be loaded because the hub can't be reached."""
-    if isinstance(source, Path):
-        return False
-    kinds = (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, ConnectionError)
-    for reason in reasons:
-        if isinstance(reason, kinds) or type(reason).__module__.split(".")[0] in NETWORK_LIBRARIES:
-            return True
-    if "model.safetensors" not in words:
-        return False
-    try:  # transformers says the same of weights that are not there and of a hub that is not
-        list_repo_files(source)
-    except Exception:
-        return True
-    return False
+def check_hub(name: str) -> None:
+    """Ask for a model once, before the libraries do: with no network, their own tries for one file
+    after another take minutes. Raises what they would."""
+    try:
+        HfApi().model_info(name, timeout=10)
+    except errors.HfHubHTTPError:
+        pass  # it can be reached; what it says comes again when the files are asked for
 
 
 def remote_code(label: str) -> ValueError:
@@ -120,50 +127,33 @@ def remote_code(label: str) -> ValueError:
 
 def check_kind(config: transformers.PretrainedConfig, label: str) -> None:
     """Raise ValueError unless the model reads left to right and predicts the next token."""
-    wanted = "Lessons read causal language models, which predict the next token"
+    masked = type(config) in MODEL_FOR_MASKED_LM_MAPPING
     if config.is_encoder_decoder:
         kind = "an encoder-decoder model"
+    elif masked and not getattr(config, "is_decoder", False):
+        kind = "an encoder-only model"  # some load all the same, with a head of random numbers
     elif type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         if "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {}):
             raise remote_code(label)
-        kind = (
-            "an encoder-only model"
-            if type(config) in MODEL_FOR_MASKED_LM_MAPPING
-            else "another kind of model"
-        )
-    elif type(config) in MODEL_FOR_MASKED_LM_MAPPING and not getattr(config, "is_decoder", False):
-        kind = "an encoder-only model"  # loads with a head for which there are no weights
+        kind = "no causal language model"
     else:
         return
     raise ValueError(
-        f"{label} is {kind} ({config.model_type}). {wanted}, such as GPT-2, Llama or Qwen3. {OTHERS}"
+        f"{label} is {kind} ({config.model_type}). The lessons read causal language models, which "
+        f"predict the next token, such as GPT-2, Llama and Qwen3. {OTHERS}"
     )
 
 
-def check_folder(folder: Path, label: str) -> None:
-    """Raise OSError unless the folder holds a model."""
+def check_folder(folder: Path, label: str, *parts: str) -> None:
+    """Raise OSError unless the folder holds these parts of a model, named as in NEEDED."""
     if not folder.is_dir():
         what = "is a file, not a folder" if folder.exists() else "does not exist"
         raise OSError(f"{label} {what}. {OTHERS}")
-    for what, pattern in (("configuration", "config.json"), ("weights", "*.safetensors")):
-        if not list(folder.glob(pattern)):
+    for part in parts:
+        if not any(file for pattern in NEEDED[part] for file in folder.glob(pattern)):
             raise OSError(
-                f"{label} holds no model: there is no {what} ({pattern}). A model's folder, as "
-                "save_pretrained() writes it, has config.json, *.safetensors and tokenizer.json. "
-                "Other formats of weights are not loaded: *.bin files can run code, *.gguf needs "
-                f"another program. {OTHERS}"
+                f"{label} holds no whole model: there is no {part} ({' or '.join(NEEDED[part])}). "
+                "A model's folder, as save_pretrained() of a model and of its tokenizer write it, "
+                "has config.json, *.safetensors and tokenizer.json. Other formats of weights are "
+                f"not loaded: *.bin files can run code, *.gguf needs another program. {OTHERS}"
             )
-
-
-def no_room(label: str, dtype: torch.dtype, needed: int, free: int, where: str) -> str:
-    """The message for a model that does not fit; `needed` and `free` are in bytes."""
-    ways = ["take a smaller model"]
-    if dtype == torch.float32:
-        ways.append('take half the bytes with dtype="bfloat16"')
-    if not where.startswith("cpu"):
-        ways.append('use the slower device="cpu"')
-    return (
-        f"there is not enough memory for {label}: its weights need {needed / 2**30:.1f} GiB in "
-        f"{str(dtype).removeprefix('torch.')}, and {where} has {free / 2**30:.1f} GiB free. "
-        f"Shut down other notebooks and programs that hold memory, {', or '.join(ways)}. {OTHERS}"
-    )

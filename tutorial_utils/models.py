@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import psutil
 import torch
-from accelerate import infer_auto_device_map, init_empty_weights
-from accelerate.utils import get_balanced_memory
+from accelerate import init_empty_weights
+from huggingface_hub import constants, try_to_load_from_cache
 from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars
 from transformers import (
     AutoConfig,
@@ -22,7 +22,8 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from .load_errors import check_folder, check_kind, no_room, plain_errors
+from .load_errors import check_folder, check_hub, check_kind, plain_errors
+from .memory import place
 
 POCKET_LLAMA = Path(__file__).parent / "pocket_llama"  # the folder of the shipped model
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -42,7 +43,7 @@ def load_model(
     `device` ("cuda", "cuda:1", "mps", "cpu") and `dtype` ("float32", "bfloat16", "float16"), where
     they are None, are chosen by `pick_device` and `pick_dtype`. The weights go straight to the
     device. A model too big for one GPU is split over all of them, unless `device` names one GPU by
-    its number.
+    its number. A model that was downloaded before is loaded without asking the hub again.
 
     `model.generate` does what it is asked and no more: the sampling settings that many models
     bring along, such as a temperature or a repetition penalty, are left out.
@@ -51,29 +52,30 @@ def load_model(
     or a model of the wrong kind, MemoryError for one that does not fit.
     """
     source, label = _find(name)
-    chosen_device = _check_device(device)
-    chosen_dtype = _check_dtype(dtype) or pick_dtype(chosen_device)
-    with _no_bars(source):
-        with plain_errors(source, label):
-            config = AutoConfig.from_pretrained(source, trust_remote_code=False)
-        check_kind(config, label)
-        with plain_errors(source, label):
-            tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-            with init_empty_weights():  # shapes only: takes no memory
-                empty = AutoModelForCausalLM.from_config(config, dtype=chosen_dtype)
+    place_on = _check_device(device)
+    dtype = _check_dtype(dtype) or pick_dtype(place_on)
+    with _no_bars(source), plain_errors(source, label):
+        here = isinstance(source, Path) or _in_cache(source)
+        if not here and not constants.HF_HUB_OFFLINE:
+            check_hub(source)
+        options = {"trust_remote_code": False, "local_files_only": here}
+        config = AutoConfig.from_pretrained(str(source), **options)
+    check_kind(config, label)
+    if isinstance(source, Path):
+        check_folder(source, label, "tokenizer")
+    with _no_bars(source), plain_errors(source, f"the tokenizer of {label}"):
+        tokenizer = AutoTokenizer.from_pretrained(str(source), **options)
         if not tokenizer.vocab_size:  # what transformers 5 makes of a missing vocabulary
-            raise OSError(f"{label} has no tokenizer: there is no tokenizer.json.")
-        one_gpu = device is not None and torch.device(device).index is not None
-        device_map, full = _place(empty, label, chosen_device, split=not one_gpu)
-        with plain_errors(source, label, full):
-            model, info = AutoModelForCausalLM.from_pretrained(
-                source,
-                dtype=chosen_dtype,
-                device_map=device_map,
-                use_safetensors=True,
-                trust_remote_code=False,
-                output_loading_info=True,
-            )
+            raise OSError("there is no tokenizer.json")
+    with plain_errors(source, label), init_empty_weights():  # shapes only: takes no memory
+        empty = AutoModelForCausalLM.from_config(config, dtype=dtype)
+    one_gpu = device is not None and torch.device(device).index is not None
+    device_map, full = place(empty, label, place_on, split=not one_gpu)
+    options |= {"dtype": dtype, "device_map": device_map, "use_safetensors": True}
+    with _no_bars(source), plain_errors(source, label, full):
+        model, info = AutoModelForCausalLM.from_pretrained(
+            str(source), output_loading_info=True, **options
+        )
     if info["missing_keys"]:  # transformers fills them with random numbers
         missing = ", ".join(sorted(info["missing_keys"])[:3])
         raise OSError(f"{label} is not a whole language model: it has no weights for {missing}.")
@@ -98,30 +100,6 @@ def pick_dtype(device: str | torch.device) -> torch.dtype:
     return torch.float16
 
 
-def free_memory(device: str | torch.device) -> int:
-    """The bytes that are free on a device."""
-    device = torch.device(device)
-    if device.type == "cuda":
-        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return torch.cuda.mem_get_info(device)[0] + kept
-    if device.type == "mps":
-        return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
-    free = psutil.virtual_memory().available
-    groups = Path("/sys/fs/cgroup")  # a container may be allowed less than the machine has
-    for folder, limit, used in (
-        (groups, "memory.max", "memory.current"),
-        (groups / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes"),
-    ):
-        try:
-            stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
-            cache = int(stat["active_file"]) + int(stat["inactive_file"])  # given back if needed
-            left = int((folder / limit).read_text()) - int((folder / used).read_text()) + cache
-            free = min(free, left)
-        except (OSError, ValueError, KeyError):  # not there, or no limit ("max")
-            continue
-    return free
-
-
 def _find(name: str | Path | None) -> tuple[str | Path, str]:
     """A folder (Path) or a name on the hub (str), and what messages call it."""
     origin = ""
@@ -134,13 +112,31 @@ def _find(name: str | Path | None) -> tuple[str | Path, str]:
             f"a model is named by a text such as 'Qwen/Qwen3-0.6B' or by a folder, not by {name!r}"
         )
     if name == "pocket-llama":
+        if not (POCKET_LLAMA / "config.json").is_file():
+            raise OSError(
+                f"the model that comes with this series is not in '{POCKET_LLAMA}'. Install the "
+                "package again, or make the model with `make pocket-llama`."
+            )
         name, origin = POCKET_LLAMA, " (the model that comes with this series)"
     folder = Path(os.path.expanduser(name))
     if isinstance(name, Path) or folder.exists() or str(name).startswith((".", "~", "/", "\\")):
         label = f"the folder '{folder}'{origin}"
-        check_folder(folder, label)
+        check_folder(folder, label, "configuration", "weights")
         return folder, label
     return name, f"{name!r}{origin}"
+
+
+def _in_cache(name: str) -> bool:
+    """Whether a model on the hub has been downloaded wholly, so that no network is needed."""
+    config = try_to_load_from_cache(name, "config.json")
+    if not isinstance(config, str):
+        return False
+    folder = Path(config).parent
+    index = folder / "model.safetensors.index.json"  # of weights in several files
+    weights = {"model.safetensors"}
+    if index.is_file():
+        weights = set(json.loads(index.read_text())["weight_map"].values())
+    return all((folder / file).is_file() for file in weights | {"tokenizer_config.json"})
 
 
 def _check_device(device: str | torch.device | None) -> torch.device:
@@ -173,33 +169,6 @@ def _check_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
     if dtype is not None and chosen is None:
         raise ValueError(f"dtype is one of {', '.join(DTYPES)} or None, not {dtype!r}")
     return chosen
-
-
-def _place(
-    empty: PreTrainedModel, label: str, device: torch.device, *, split: bool
-) -> tuple[dict[str, torch.device | int], str]:
-    """Which part of the model goes where, and what to say if memory runs out all the same.
-
-    `empty` is the model on the meta device. Raises MemoryError where it can't fit.
-    """
-    if getattr(empty.config, "quantization_config", None):  # smaller than `empty` looks
-        return {"": device}, ""
-    empty.tie_weights()
-    needed, free, where = empty.get_memory_footprint(), free_memory(device), str(device)
-    count = torch.cuda.device_count() if split and device.type == "cuda" else 1
-    if count > 1 and needed > 0.9 * free:  # the rest is for activations
-        gpus = {i: free_memory(torch.device("cuda", i)) for i in range(count)}
-        free, where = sum(gpus.values()), f"this machine's {count} GPUs together"
-        blocks = list(empty._no_split_modules or [])  # decoder layers stay whole
-        limits = get_balanced_memory(empty, gpus, no_split_module_classes=blocks)
-        device_map = infer_auto_device_map(empty, limits, no_split_module_classes=blocks)
-        fits = set(device_map.values()) <= set(gpus)  # else parts are left to "disk"
-    else:
-        device_map, fits = {"": device}, needed <= free
-    message = no_room(label, empty.dtype, needed, free, where)
-    if not fits:
-        raise MemoryError(message)
-    return device_map, message
 
 
 def _plain_generation(model: PreTrainedModel) -> None:
