@@ -14,7 +14,7 @@ from notebook_tools import METADATA, WIDGET_MIME, code_cells, hash_sources, name
 LARGEST_IMAGE = 200_000  # bytes
 MACHINE_PATH = re.compile(
     r"(?<![\w./])/(home|root|Users|tmp|var|work|workspace|mnt|opt|usr|srv|private|content|data)/[\w.]"
-    r"|\b[A-Z]:\\{1,2}(Users|Windows|Program|Temp)|site-packages|\.venv\b|~/"
+    r"|\b[A-Z]:\\{1,2}(Users|Windows|Program|Temp)|/site-packages|\.venv/"
 )
 SECRET = re.compile(
     r"\bhf_[A-Za-z0-9]{16,}|\bsk-[\w-]{16,}|\bgh[opsu]_[A-Za-z0-9]{16,}|\bgithub_pat_\w{16,}"

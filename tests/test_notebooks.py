@@ -1,7 +1,7 @@
 """Every lesson, each cell run twice in a row, and every lesson on a second model.
 
 (That every lesson runs as it is, once and on the shipped model, is tested through nbmake:
-`pytest --nbmake notebooks/`.)
+`pytest notebooks/`.)
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from lesson_contract import exercises
 from lesson_runs import Report, run_once, run_twice
-from notebook_tools import LESSONS
+from notebook_tools import LESSONS, read
 from tiny_models import make_gpt2
 
 AT_ONCE = min(2, os.cpu_count() or 1)
@@ -63,14 +64,14 @@ def test_each_cell_can_be_run_twice(lesson, twice):
 
 @every_lesson
 def test_stubs_left_alone_are_not_tried_yet(lesson, twice):
-    assert twice.stubs
+    assert len(twice.stubs) == len(exercises(read(lesson))), "\n".join(twice.problems)
     for number, text in twice.stubs.items():
         assert text.startswith("Not tried yet"), f"exercise {number}: {text}"
 
 
 @every_lesson
 def test_solutions_are_right(lesson, twice):
-    assert twice.solutions
+    assert len(twice.solutions) == len(exercises(read(lesson))), "\n".join(twice.problems)
     for number, text in twice.solutions.items():
         assert text.startswith("Right"), f"exercise {number}: {text}"
 
