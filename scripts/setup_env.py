@@ -146,8 +146,8 @@ def make_venv(plan: Plan) -> None:
     if plan.source == "machine" and sys.prefix != sys.base_prefix:
         # The machine's Python is in a venv itself, and --system-site-packages looks past that one.
         folders = [p for p in sys.path if p.startswith(sys.prefix) and p.endswith("-packages")]
-        line = f"import site; [site.addsitedir(folder) for folder in {folders!r}]\n"
-        (next(VENV.glob("lib/python*/site-packages")) / "machine_packages.pth").write_text(line)
+        lines = "".join(f"import site; site.addsitedir({folder!r})\n" for folder in folders)
+        (next(VENV.glob("lib/python*/site-packages")) / "machine_packages.pth").write_text(lines)
 
 
 def install(plan: Plan, machine: MachineTorch | None) -> None:
