@@ -14,7 +14,8 @@ __version__ = "0.1.0"
 
 _MODULES = {
     "models": ["POCKET_LLAMA", "load_model", "pick_device", "pick_dtype"],
-    "activations": ["find_decoder_layers", "record_activations"],
+    "layer_hooks": ["find_decoder_layers"],
+    "activations": ["edit_activations", "read_activations", "record_activations"],
     "decoding": [
         "DecodingStep",
         "decoding_steps",
@@ -35,6 +36,7 @@ _MODULES = {
     ],
     "views": ["layer_similarity", "residual_changes", "residual_norms"],
     "widgets": ["LayerPicker", "explore_activations"],
+    "doctor": ["check_machine"],
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
