@@ -8,7 +8,6 @@ decoder layers, before the final norm. Negative numbers count from the end, as i
 from __future__ import annotations
 
 import inspect
-import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -17,18 +16,15 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
+from .layer_hooks import NO_STREAM, find_decoder_layers, hooked_layers, unwrapped
 
-def find_decoder_layers(model: nn.Module) -> nn.ModuleList:
-    """Return the list of decoder layers of a causal language model, first layer first.
-
-    The list is found by structure: it is the `ModuleList` with as many entries as the model's
-    text configuration has layers, in the part of the model that this configuration describes.
-    Where that does not work, pass the part of the model that owns the list.
-
-    Raises ValueError, naming the lists that were found, when none of them is the one.
-    """
-    model = _unwrapped(model)
-    return model.get_submodule(_find(model))
+__all__ = [
+    "Activations",
+    "edit_activations",
+    "find_decoder_layers",
+    "read_activations",
+    "record_activations",
+]
 
 
 @contextmanager
@@ -71,18 +67,11 @@ def record_activations(
     """
     last = len(find_decoder_layers(model))
     numbers = _layer_numbers(layers, last)
-    activations = Activations(
-        numbers,
-        last,
-        _checked_positions(positions),
-        to,
-        dtype,
-        detach,
-        max(numbers) if stop else -1,
-    )
-    hooks = dict.fromkeys(numbers, activations._add)
+    kept = _checked_positions(positions), to, dtype, detach
+    activations = Activations(model, numbers, last, *kept, max(numbers) if stop else None)
+    around = activations._note, activations._start, activations._end
     try:
-        with _hooked(model, hooks, activations):
+        with hooked_layers(model, dict.fromkeys(numbers, activations._add), *around):
             yield activations
     except _Stop as reached:
         if reached.args[0] is not activations:
@@ -147,16 +136,18 @@ def edit_activations(
             raise ValueError(f"the edit of layer {number} returned {given} instead of {wanted}")
         return new
 
-    with _hooked(model, dict.fromkeys(numbers, edit)):
+    with hooked_layers(model, dict.fromkeys(numbers, edit)):
         yield
 
 
 class Activations(Mapping):
     """What was recorded: {layer number: tensor (batch, seq, hidden)}."""
 
-    def __init__(self, numbers, last, positions, to, dtype, detach, stop_at):
-        self._numbers, self._last, self._positions = numbers, last, positions
-        self._to, self._dtype, self._detach, self._stop_at = to, dtype, detach, stop_at
+    def __init__(self, model, numbers, last, positions, to, dtype, detach, stop_at):
+        self._model = weakref.ref(unwrapped(model))
+        self._numbers, self._last = numbers, last
+        self._positions, self._to, self._dtype = positions, to, dtype
+        self._detach, self._stop_at = detach, stop_at
         # One tensor for each pass, joined when read; None where a pass left the layer out.
         self._parts: dict[int, list[Tensor | None]] = {number: [] for number in numbers}
         self._changed: set[int] = set()  # layers that something changed in place
@@ -202,13 +193,15 @@ class Activations(Mapping):
 
     def _note(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
         """See what the model, and each part down to the owner of the layers, is given."""
+        if self._model() is module:  # nothing is left over from a pass that broke off
+            self._seq = self._mask = None
         given = dict(zip(_parameters(type(module)), args)) | kwargs
         for name in ("input_ids", "inputs_embeds"):
             if isinstance(given.get(name), Tensor) and given[name].dim() > 1:
                 self._seq = given[name].shape[1]
         mask = given.get("attention_mask")
-        # Inner parts get the mask in a form of their own; the plain one is (batch, seq).
-        if mask is not None and not (isinstance(self._mask, Tensor) and self._mask.dim() == 2):
+        # Inner parts may get the mask in a form of their own; the plain one is (batch, seq).
+        if self._mask is None or (isinstance(mask, Tensor) and mask.dim() == 2):
             self._mask = mask
 
     def _start(self, owner: nn.Module, args: tuple, kwargs: dict) -> None:
@@ -247,9 +240,11 @@ class Activations(Mapping):
         # Gradient checkpointing runs a layer again in the backward pass: not recorded twice.
         if self._new is None:
             return
-        if number in self._new or self._seq not in (None, hidden.shape[1]):
-            fault = "ran twice" if number in self._new else f"has shape {tuple(hidden.shape)}"
-            raise ValueError(_NO_STREAM.format(f"layer {number} {fault} for {self._seq} tokens"))
+        if number in self._new:
+            raise ValueError(NO_STREAM.format(f"layer {number} ran twice in one forward pass"))
+        if self._seq not in (None, hidden.shape[1]):
+            shape = f"layer {number} has shape {tuple(hidden.shape)} for {self._seq} tokens"
+            raise ValueError(NO_STREAM.format(shape))
         # A tensor made under inference_mode can never train a probe: keep a normal one.
         with torch.inference_mode(False) if hidden.is_inference() else nullcontext():
             kept = self._kept(hidden.detach() if self._detach else hidden)
@@ -305,8 +300,12 @@ class Activations(Mapping):
         values = output.values() if isinstance(output, Mapping) else output
         left = [*values] if isinstance(values, Iterable) and not isinstance(values, Tensor) else []
         left += [value for value in (*args, *kwargs.values()) if hasattr(value, "get_seq_length")]
-        left = [(_identity(value), _state(value)) for value in left]
-        self._left = [tuple(map(weakref.ref, pair)) for pair in left if None not in pair]
+        pairs = [(_identity(value), _state(value)) for value in left]
+        self._left = [
+            (weakref.ref(known), weakref.ref(state))
+            for known, state in pairs
+            if known is not None and state is not None
+        ]
         self._new = self._seq = self._mask = None
 
     def _finish_copies(self) -> None:
@@ -316,148 +315,6 @@ class Activations(Mapping):
 
 class _Stop(Exception):
     """Raised to leave the forward pass; its argument is the recorder that has all it wants."""
-
-
-# -- finding layers and putting hooks on them ----------------------------------------------------
-
-
-def _unwrapped(model: nn.Module) -> nn.Module:
-    """The model inside the wrapper that `torch.compile` makes."""
-    return getattr(model, "_orig_mod", model)
-
-
-def _lists(
-    part: nn.Module, path: str, config: object
-) -> Iterator[tuple[str, nn.ModuleList, object]]:
-    """Each list of modules that is in no other list: its dotted path, itself, its configuration."""
-    config = getattr(part, "config", config)
-    for name, child in part.named_children():
-        if isinstance(child, nn.ModuleList):
-            yield path + name, child, config
-        else:
-            yield from _lists(child, f"{path}{name}.", config)
-
-
-def _find(model: nn.Module) -> str:
-    """The dotted path of the list of decoder layers."""
-    config = getattr(model, "config", None)
-    if not hasattr(config, "get_text_config"):
-        raise ValueError(
-            f"{type(model).__name__} has no transformers configuration, so its number of layers "
-            "is not known: pass a model that AutoModelForCausalLM.from_pretrained gave"
-        )
-    text = config.get_text_config(decoder=True)
-    # num_layers is the length where each entry of the list counts as two layers (LongCat).
-    lengths = {getattr(text, "num_hidden_layers", None), getattr(text, "num_layers", None)}
-    lists = list(_lists(model, "", config))
-    found = [
-        path
-        for path, layers, own in lists
-        if len(layers) in lengths
-        and any(True for _ in layers[0].children())  # not a list of norms or projections
-        and isinstance(own.get_text_config(decoder=True), type(text))  # not the vision part
-    ]
-    own_lists = [path for path, _, _ in lists if "." not in path]
-    if len(found) != 1 and len(own_lists) == 1:
-        found = own_lists  # the part of a model that owns the list, named by hand
-    # XLNet's layers work on (seq, batch, hidden), which no shape tells where both are equal.
-    if len(found) != 1 or text.model_type == "xlnet":
-        seen = ", ".join(f"{path} ({len(layers)})" for path, layers, _ in lists) or "none"
-        raise ValueError(
-            f"{type(model).__name__} has no single list of decoder layers to tell from its "
-            f"configuration. Lists of modules in it, with their lengths: {seen}. If one of them "
-            "is the list, pass the part that owns it, such as model.model.decoder"
-        )
-    return found[0]
-
-
-@contextmanager
-def _hooked(
-    model: nn.Module,
-    functions: dict[int, Callable[[int, Tensor], Tensor | None]],
-    recorder: Activations | None = None,
-) -> Iterator[None]:
-    """Call `functions[number](number, hidden)` at each layer while the block runs."""
-    model, handles = _unwrapped(model), []
-    path = _find(model)
-    decoder_layers = model.get_submodule(path)
-    try:
-        if recorder is not None:
-            *parts, _ = path.split(".")
-            owner = model
-            for part in ["", *parts]:
-                owner = getattr(owner, part) if part else owner
-                handles.append(owner.register_forward_pre_hook(recorder._note, with_kwargs=True))
-            handles += [
-                owner.register_forward_pre_hook(recorder._start, with_kwargs=True),
-                owner.register_forward_hook(recorder._end, with_kwargs=True),
-            ]
-        handles += [_hook_layer(decoder_layers, n, function) for n, function in functions.items()]
-        with _uncompiled():
-            yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _hook_layer(decoder_layers: nn.ModuleList, number: int, function: Callable) -> object:
-    """A tensor that the function returns takes the place of `hidden`; None changes nothing."""
-
-    # Layer 0 is what goes into the first decoder layer, layer i is what comes out of the ith.
-    def before(module: nn.Module, args: tuple, kwargs: dict):
-        key = None if args else "hidden_states" if "hidden_states" in kwargs else [*kwargs][0]
-        new = function(0, _checked(0, args[0] if args else kwargs[key]))
-        if new is not None:
-            return ((new, *args[1:]), kwargs) if args else (args, {**kwargs, key: new})
-
-    def after(module: nn.Module, args: tuple, output: object):
-        # Llama's layers return a tensor, GPT-J's a tuple that begins with it, GPT's a list.
-        is_many = type(output) in (tuple, list)
-        new = function(number, _checked(number, output[0] if is_many else output))
-        if new is not None:
-            return type(output)([new, *output[1:]]) if is_many else new
-
-    if number == 0:
-        return decoder_layers[0].register_forward_pre_hook(before, with_kwargs=True)
-    return decoder_layers[number - 1].register_forward_hook(after)
-
-
-_NO_STREAM = (
-    "this model has no single residual stream of shape (batch, seq, hidden): {}. What it computes "
-    "cannot be told by layer number; use hooks of your own, as in lesson 04"
-)
-
-
-def _checked(number: int, hidden: object) -> Tensor:
-    if isinstance(hidden, Tensor) and hidden.dim() == 3:
-        return hidden
-    given = f"shape {tuple(hidden.shape)}" if isinstance(hidden, Tensor) else type(hidden).__name__
-    raise ValueError(_NO_STREAM.format(f"layer {number} gives {given}"))
-
-
-_eager_lock, _eager_blocks, _eager_stance = threading.Lock(), [], []
-
-
-@contextmanager
-def _uncompiled() -> Iterator[None]:
-    """Run compiled code as plain Python, since a graph made before does not see hooks put in later.
-
-    The setting is one for the whole process, so the last block to end undoes it.
-    """
-    with _eager_lock:
-        if not _eager_blocks and hasattr(torch.compiler, "set_stance"):  # from torch 2.6 on
-            _eager_stance.append(torch.compiler.set_stance("force_eager"))
-        _eager_blocks.append(None)
-    try:
-        yield
-    finally:
-        with _eager_lock:
-            _eager_blocks.pop()
-            if not _eager_blocks and _eager_stance:
-                _eager_stance.pop().__exit__(None, None, None)
-
-
-# -- checking what was asked for, and looking into caches ----------------------------------------
 
 
 def _layer_numbers(layers: int | slice | Iterable[int] | None, last: int) -> list[int]:

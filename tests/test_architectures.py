@@ -1,0 +1,333 @@
+"""Recording and editing on every model type that AutoModelForCausalLM knows.
+
+Each type is built tiny, offline and with random weights: a generic rule makes the default
+configuration small, a short table names the exceptions. What cannot be built, and what is
+refused, is in a table too, with the reason, and the last test counts them all.
+"""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PretrainedConfig
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+from tutorial_utils.activations import (
+    edit_activations,
+    find_decoder_layers,
+    read_activations,
+    record_activations,
+)
+
+MODEL_TYPES = list(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
+BATCH, SEQ, VOCAB, LAYERS = 2, 7, 128, 4
+
+# What these settings are called, they are called in nearly every configuration.
+TINY = {
+    "vocab_size": VOCAB,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "max_position_embeddings": 128,
+    **dict.fromkeys(["num_hidden_layers", "num_encoder_layers", "num_decoder_layers"], LAYERS),
+    **dict.fromkeys(["encoder_layers", "decoder_layers"], LAYERS),
+    **dict.fromkeys(["encoder_ffn_dim", "decoder_ffn_dim"], 48),
+    **dict.fromkeys(["num_attention_heads", "encoder_attention_heads"], 4),
+    **dict.fromkeys(["decoder_attention_heads", "num_encoder_attention_heads"], 4),
+    **dict.fromkeys(["num_decoder_attention_heads"], 4),
+    "num_key_value_heads": 4,
+    "n_mamba_heads": 2,
+    **dict.fromkeys(["head_dim", "mamba_n_heads", "mamba_d_head"], 8),
+    **dict.fromkeys(["qk_rope_head_dim", "qk_nope_head_dim", "v_head_dim"], 8),
+    **dict.fromkeys(["n_group", "topk_group"], 1),
+    "rotary_dim": 4,
+    **dict.fromkeys(["num_experts", "num_local_experts", "n_routed_experts"], 4),
+    "num_experts_per_tok": 2,
+    **dict.fromkeys(["moe_intermediate_size", "q_lora_rank", "kv_lora_rank"], 16),
+    "is_decoder": True,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+
+# Settings that the rule above gets wrong, by the configuration's own model type.
+GEMMA_PER_LAYER = {  # a table with a row for each word and layer, of a size of its own
+    "num_kv_shared_layers": 0,
+    "hidden_size_per_layer_input": 8,
+    "vocab_size_per_layer_input": VOCAB,
+}
+EXCEPTIONS = {
+    # one attention layer at least, or the KV cache has nothing to count tokens with
+    "bamba": {"attn_layer_indices": [1]},
+    "granitemoehybrid": {"layer_types": ["linear_attention", "full_attention"] * 2},
+    "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1, "expert_layer_period": 2},
+    "zamba": {"layers_block_type": ["linear_attention", "hybrid"] * 2},
+    # sizes that must fit other sizes
+    "dots3_note_vision_encoder": {"adapter_in_dim": 32, "adapter_out_dim": 32},
+    "dots3_note_audio_encoder": {"adapter_input_size": 32, "adapter_out_dim": 32},
+    "falcon_h1": {"mamba_d_ssm": 64},
+    "gemma3n_text": GEMMA_PER_LAYER,
+    "gemma4_text": GEMMA_PER_LAYER,
+    "longcat_flash": {"num_layers": LAYERS},  # each of its layers counts as two
+    "mamba2": {"num_heads": 8},
+    "mimo_v2_flash": {"num_key_value_heads": 2, "head_dim": 16},  # doubled; a third rotated
+    "mllama_text_model": {"cross_attention_layers": [1]},
+    "reformer": {"axial_pos_embds": False},
+    "xlstm": {"hidden_size": 128, "num_heads": 2},
+    "zaya": {"num_experts_per_tok": 1},
+    # what TINY leaves big
+    "blt": {"encoder_hash_byte_group_vocab": 100, "patch_in_forward": False},
+    "kimi_linear": {"linear_head_dim": 8, "linear_num_heads": 4},
+    # settings with no default that builds
+    "cohere_compass_text": {
+        "rope_parameters": {
+            kind: {"rope_type": "default", "rope_theta": 1e4}
+            for kind in ("full_attention", "sliding_attention")
+        }
+    },
+    "dbrx": {"attn_config": {"kv_n_heads": 2, "clip_qkv": 8, "rope_theta": 1e4}},
+    "dots1": {"n_shared_experts": 1},
+    "lfm2_moe": {"layer_types": ["conv", "conv", "full_attention", "conv"]},
+    "qwen4_exp_text": {
+        "hc_lowrank": 8,
+        "indexer_n_heads": 2,
+        "indexer_kv_heads": 1,
+        "indexer_head_dim": 8,
+        "indexer_budget": 8,
+        "indexer_compress_ratio": 2,
+    },
+    "xmod": {"default_language": "en_XX"},
+}
+# Types that cannot be built and run on token ids alone, and the error that says so.
+NOT_BUILDABLE = {
+    "gemma3n": "requires the timm library",
+    "gemma4_assistant": "reads the KV cache of another model",
+    "gemma4_unified_assistant": "reads the KV cache of another model",
+}
+# Types without one residual stream of shape (batch, seq, hidden), and why.
+REFUSED = {
+    "blt": "bytes and patches: an encoder, a global model and a decoder with a list each",
+    "cpmant": "the stream has 32 positions of its own before the first token",
+    "deepseek_v4": "several streams (hyper-connections)",
+    "gemma3n_text": "several streams (AltUp)",
+    "hrm_text": "two lists of layers, run again and again in turn",
+    "hy_v4": "several streams (hyper-connections)",
+    "prophetnet": "several streams (n-gram prediction), one after another in the seq axis",
+    "qwen4_exp": "several streams (hyper-connections), side by side in the hidden axis",
+    "qwen4_exp_text": "several streams (hyper-connections), side by side in the hidden axis",
+    "reformer": "two streams (reversible layers)",
+    "xlm": "no list of layers: attention, MLP and norms have a list each",
+    "xlnet": "the stream is (seq, batch, hidden)",
+}
+# Where output_hidden_states is not the stream, as it leaves out the embedding output and counts
+# from the first layer on: the list of layers, looked up in the model's source.
+BY_HAND = {
+    "falcon_mamba": "backbone.layers",
+    "mamba": "backbone.layers",
+    "mamba2": "backbone.layers",
+    "rwkv": "rwkv.blocks",
+}
+
+
+def small_config(config_class: type, extra: dict | None = None) -> PretrainedConfig:
+    """The default configuration of this class with everything in TINY made small."""
+    default = config_class()
+
+    def has(name: str) -> bool:
+        try:  # some configurations raise errors of their own for a name
+            getattr(default, name)
+        except Exception:
+            return False
+        return not isinstance(getattr(config_class, name, None), property)
+
+    settings = {}
+    if has("num_hidden_layers"):  # a list with an entry for each layer: keep one of each kind
+        for name, value in default.to_dict().items():
+            if isinstance(value, list) and LAYERS < len(value) == default.num_hidden_layers:
+                kinds = list({json.dumps(kind): kind for kind in value}.values())
+                settings[name] = (kinds + value)[:LAYERS]
+    names = config_class.attribute_map
+    settings |= {names.get(name, name): value for name, value in TINY.items() if has(name)}
+    extra = EXCEPTIONS.get(config_class.model_type, {}) | (extra or {})
+    for name in config_class.sub_configs:
+        part = getattr(default, name, None)
+        if isinstance(part, PretrainedConfig):
+            settings[name] = small_config(type(part), extra.pop(name, None)).to_dict()
+    return config_class(**settings | extra)
+
+
+def build(model_type: str) -> torch.nn.Module:
+    if "assistant" in model_type:
+        raise NotImplementedError("reads the KV cache of another model")
+    torch.manual_seed(0)
+    config = small_config(CONFIG_MAPPING[model_type])
+    model_class = AutoModelForCausalLM._model_mapping[type(config)]
+    if not isinstance(config, model_class.config_class):  # the model is one part of several
+        parts = [getattr(config, name) for name in config.sub_configs]
+        config = next((p for p in parts if isinstance(p, model_class.config_class)), config)
+    return model_class._from_config(config).eval()
+
+
+def inputs_of(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """What the model takes: token ids, and what a few need besides."""
+    config = model.config.get_text_config(decoder=True)
+    rows = BATCH * getattr(config, "num_codebooks", 1)  # Musicgen adds up its codebooks
+    if config.model_type.startswith("moshi"):
+        rows = BATCH
+    generator = torch.Generator().manual_seed(1)
+    inputs = {"input_ids": torch.randint(3, VOCAB, (rows, SEQ), generator=generator)}
+    if config.model_type == "mllama_text_model":  # without an image it leaves layers out
+        inputs["cross_attention_states"] = torch.randn(BATCH, 5, 32, generator=generator)
+    return inputs
+
+
+def first(value: object) -> torch.Tensor:
+    return value[0] if isinstance(value, (tuple, list)) else value
+
+
+def stream_by_hand(layers: torch.nn.ModuleList, model, inputs) -> tuple[list, torch.Tensor]:
+    """Copies of the stream, and the logits: by other means than hooks."""
+    stream: dict[int, torch.Tensor] = {}
+    forwards = [layer.forward for layer in layers]
+
+    def watched(i: int):
+        def forward(*args, **kwargs):
+            given = args[0] if args else kwargs["hidden_states"]
+            stream.setdefault(0, given.clone())
+            output = forwards[i](*args, **kwargs)
+            stream[i + 1] = first(output).clone()
+            return output
+
+        return forward
+
+    for i, layer in enumerate(layers):
+        layer.forward = watched(i)
+    try:
+        logits = model(**inputs).logits
+    finally:
+        for layer in layers:
+            del layer.forward
+    return [stream[i] for i in range(len(layers) + 1)], logits
+
+
+def layers_by_value(model, inputs) -> torch.nn.ModuleList:
+    """The one list of modules that is given what output_hidden_states says, one after the other."""
+    seen: dict[torch.nn.Module, torch.Tensor] = {}
+
+    def note(module, args, kwargs):
+        tensors = [v for v in (*args, *kwargs.values()) if isinstance(v, torch.Tensor)]
+        if tensors:
+            seen[module] = tensors[0].clone()
+
+    lists = [m for m in model.modules() if isinstance(m, torch.nn.ModuleList)]
+    hooks = [
+        module.register_forward_pre_hook(note, with_kwargs=True)
+        for modules in lists
+        for module in modules
+    ]
+    states = model(**inputs, output_hidden_states=True).hidden_states
+    for hook in hooks:
+        hook.remove()
+    (found,) = [
+        modules
+        for modules in lists
+        if len(modules) == len(states) - 1
+        and all(m in seen and torch.equal(seen[m], s) for m, s in zip(modules, states))
+    ]
+    return found
+
+
+def add_by_hand(layers: torch.nn.ModuleList, number: int, vector: torch.Tensor):
+    """A hook that adds a vector to layer `number`."""
+    if number == 0:
+
+        def before(module, args, kwargs):
+            if args:
+                return (args[0] + vector, *args[1:]), kwargs
+            return args, kwargs | {"hidden_states": kwargs["hidden_states"] + vector}
+
+        return layers[0].register_forward_pre_hook(before, with_kwargs=True)
+
+    def after(module, args, output):
+        if isinstance(output, torch.Tensor):
+            return output + vector
+        return type(output)([output[0] + vector, *output[1:]])
+
+    return layers[number - 1].register_forward_hook(after)
+
+
+def count_hooks(model: torch.nn.Module) -> int:
+    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())
+
+
+def check(model: torch.nn.Module, by_hand: str | None) -> None:
+    """Recording and editing are right at every layer, and leave nothing behind."""
+    inputs = inputs_of(model)
+    layers = model.get_submodule(by_hand) if by_hand else layers_by_value(model, inputs)
+    stream, logits = stream_by_hand(layers, model, inputs)
+    hooks = count_hooks(model)
+    assert torch.isfinite(logits).all()
+
+    assert find_decoder_layers(model) is layers
+    with record_activations(model) as activations:
+        model(**inputs)
+    assert list(activations) == list(range(LAYERS + 1))
+    for number, expected in enumerate(stream):
+        assert expected.shape[:2] == (BATCH, SEQ)
+        assert torch.equal(activations[number], expected), f"layer {number}"
+    for number, expected in enumerate(read_activations(model, **inputs).values()):
+        assert torch.equal(stream[number], expected), f"read_activations, layer {number}"
+
+    with edit_activations(model, {number: lambda hidden: hidden + 0 for number in activations}):
+        assert torch.equal(model(**inputs).logits, logits)
+    vector = torch.randn(stream[0].shape[2], generator=torch.Generator().manual_seed(2))
+    for number in (0, 2, LAYERS):
+        hook = add_by_hand(layers, number, vector)
+        expected = model(**inputs).logits
+        hook.remove()
+        assert not torch.equal(expected, logits)
+        with edit_activations(model, {number: lambda hidden: hidden + vector}):
+            assert torch.equal(model(**inputs).logits, expected), f"edit of layer {number}"
+    assert count_hooks(model) == hooks
+
+
+OUTCOMES: dict[str, str] = {}
+
+
+@pytest.mark.parametrize("model_type", MODEL_TYPES)
+@torch.no_grad()
+def test_model_type(model_type):
+    try:
+        model = build(model_type)
+    except Exception as error:
+        OUTCOMES[model_type] = "not buildable"
+        assert model_type in NOT_BUILDABLE, f"cannot be built: {error!r}"
+        assert NOT_BUILDABLE[model_type] in str(error)
+        return
+    if model_type in REFUSED:
+        OUTCOMES[model_type] = "refused"
+        with pytest.raises(ValueError, match="no single"), record_activations(model):
+            model(**inputs_of(model))
+        with pytest.raises(ValueError, match="no single"):
+            read_activations(model, **inputs_of(model))
+        return
+    check(model, BY_HAND.get(model_type))
+    OUTCOMES[model_type] = "passed"
+
+
+def test_report(capsys):
+    """Every type is passed, refused or not buildable, each of the last two for a reason given."""
+    if len(OUTCOMES) < len(MODEL_TYPES) - 1:
+        pytest.skip(f"only {len(OUTCOMES)} of {len(MODEL_TYPES)} model types were run")
+    counts = {
+        kind: sorted(t for t in OUTCOMES if OUTCOMES[t] == kind)
+        for kind in ("passed", "refused", "not buildable")
+    }
+    with capsys.disabled():
+        print(f"\n{len(MODEL_TYPES)} model types:", end="")
+        print(*(f" {len(types)} {kind}" for kind, types in counts.items()), sep=",")
+        for table, kind in ((REFUSED, "refused"), (NOT_BUILDABLE, "not buildable")):
+            for model_type in counts[kind]:
+                print(f"  {kind}: {model_type}: {table[model_type]}")
+    assert sum(map(len, counts.values())) == len(MODEL_TYPES)
