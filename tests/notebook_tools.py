@@ -173,7 +173,7 @@ class StrictClient(NotebookClient):
             store_history=False,
             user_expressions={"answer": question},
             output_hook=lambda msg: None,
-            timeout=3 * self.seconds,
+            timeout=60 + 3 * self.seconds,
         )
         answer = reply["content"]["user_expressions"]["answer"]
         if answer["status"] != "ok":
