@@ -237,7 +237,7 @@ def test_top_tokens_refuses_what_is_not_there(pair, k):
 
 SETTINGS = list(
     itertools.product(
-        [1.0, 0.5, 2.0], [None, 1, 5, 1000], [None, 1e-9, 0.3, 0.9, 1.0], [None, 0.0, 0.05, 1.0]
+        [1.0, 0.5, 2.0], [None, 1, 5, 1000], [None, 1e-9, 0.5, 0.9, 1.0], [None, 0.0, 0.05, 1.0]
     )
 )
 

@@ -30,7 +30,10 @@ from tutorial_utils.plots import (
     plot_tokens,
 )
 
-pytestmark = pytest.mark.filterwarnings("error")
+# A character without a glyph, a layout that does not fit, a scale with nothing on it.
+pytestmark = pytest.mark.filterwarnings(
+    "error::UserWarning", "error::RuntimeWarning", "ignore::DeprecationWarning"
+)
 
 TOKENS = ["<|begin_of_text|>", "Trump", " works", " at", " McDonald", "'s", "."]
 IDS = [0, 322, 315, 303, 311, 280, 15]
