@@ -22,6 +22,11 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 ROOT = Path(__file__).parent.parent
 
 
+def python_path() -> str:
+    """For a new process: the project first, then what this one was given."""
+    return os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+
+
 @contextmanager
 def fake_hub(models: dict[str, Path], refused: dict[str, tuple[int, str, str]]) -> Iterator[str]:
     """Serve `models` (name to folder); yields the address.
@@ -118,13 +123,13 @@ def load_from(
             **kept,
             "HF_ENDPOINT": endpoint,
             "HF_HOME": str(cache),
-            "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+            "PYTHONPATH": python_path(),
             "DISABLE_SAFETENSORS_CONVERSION": "1",  # it would ask another machine for help
             **environment,
         },
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
     )
     assert process.returncode == 0, process.stderr
     return json.loads(process.stdout), process.stderr

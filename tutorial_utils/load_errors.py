@@ -76,7 +76,7 @@ def _explain(error: Exception, source: str | Path, label: str, no_room: str) -> 
             f"a name looks like 'Qwen/Qwen3-0.6B'. {OTHERS}"
         )
     answers = [r for r in reasons if isinstance(r, errors.HfHubHTTPError)]
-    if answers:
+    if answers and not because_of(errors.LocalEntryNotFoundError):
         return OSError(
             f"{label} could not be fetched: {' '.join(str(answers[-1]).split())[:300]}. If that is "
             "about your access token, log in again from a terminal with `hf auth login`; if not, "
@@ -108,12 +108,18 @@ def _explain(error: Exception, source: str | Path, label: str, no_room: str) -> 
 
 
 def check_hub(name: str) -> None:
-    """Ask for a model once, before the libraries do: with no network, their own tries for one file
-    after another take minutes. Raises what they would."""
+    """Ask the hub for a model's list of files, before the libraries ask for one after another.
+
+    With no network, their own tries take minutes; for weights in another format, they ask a third
+    machine to convert them. Raises what they would.
+    """
     try:
-        HfApi().model_info(name, timeout=10)
+        files = HfApi().model_info(name, timeout=10).siblings or []
     except errors.HfHubHTTPError:
-        pass  # it can be reached; what it says comes again when the files are asked for
+        return  # the hub is there; what it says comes again when the files are asked for
+    names = [file.rfilename for file in files]
+    if "config.json" in names and not any(name.endswith(".safetensors") for name in names):
+        raise OSError("no model.safetensors")
 
 
 def remote_code(label: str) -> ValueError:
