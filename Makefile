@@ -18,7 +18,7 @@ setup:  ## Makes .venv where it is missing or out of date (PYTHON=python3.12 pic
 	@"$(PYTHON)" scripts/setup_env.py
 
 lab: setup  ## Opens JupyterLab on the first lesson (IP=0.0.0.0 PORT=8888 to listen elsewhere).
-	@.venv/bin/python -m jupyterlab --config=scripts/lab_config.py
+	@.venv/bin/python scripts/lab.py
 
 test: setup  ## Runs all tests, the notebooks among them.
 	@.venv/bin/python -m pytest tests notebooks

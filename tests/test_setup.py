@@ -127,7 +127,7 @@ def test_finds_the_machines_torch_without_importing_it(tmp_path):
 def project(tmp_path: Path) -> Path:
     folder = tmp_path / "my lessons"
     (folder / "scripts").mkdir(parents=True)
-    for name in ["setup_env.py", "choose_torch.py", "lab_config.py"]:
+    for name in ["setup_env.py", "choose_torch.py"]:
         shutil.copy(SCRIPTS / name, folder / "scripts")
     for name in ["Makefile", "requirements.txt", "constraints.txt", "pyproject.toml"]:
         shutil.copy(ROOT / name, folder)

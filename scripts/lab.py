@@ -1,0 +1,43 @@
+"""Starts JupyterLab on the first lesson and prints the address to open. `make lab` calls it."""
+
+import os
+import secrets
+import sys
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from jupyterlab.labapp import LabApp
+
+
+def options(token: str) -> list[str]:
+    """Settings that come before the user's own. IP and PORT are variables of `make lab`."""
+    displays = ["DISPLAY", "WAYLAND_DISPLAY"]
+    has_display = sys.platform == "darwin" or any(os.environ.get(name) for name in displays)
+    settings = {
+        "ServerApp.ip": os.environ.get("IP", "127.0.0.1"),
+        "ServerApp.port": os.environ.get("PORT", "8888"),
+        "ServerApp.open_browser": has_display,
+        "ServerApp.allow_root": os.geteuid() == 0,  # rented boxes have no other user
+        "ServerApp.root_dir": Path(__file__).resolve().parents[1],
+        "Application.log_level": "WARN",  # the log of every request would bury the address
+        "LabApp.default_url": "/lab/tree/notebooks/00_start_here.ipynb",
+        "IdentityProvider.token": token,
+    }
+    return [f"--{name}={value}" for name, value in settings.items()]
+
+
+def main() -> None:
+    token = os.environ.get("JUPYTER_TOKEN") or secrets.token_hex(24)
+    server = LabApp.initialize_server(argv=options(token))
+    everywhere = server.ip in ("", "*", "0.0.0.0", "::")
+    url = urlsplit(server.local_url if everywhere else server.public_url)  # ends in ?token=...
+    address = url._replace(query=f"token={token}").geturl()
+    print(f"\nOpen this address in a browser:\n\n    {address}\n")
+    if everywhere:
+        print("From another machine, put this one's address in place of 127.0.0.1 or localhost.")
+    print("Press Ctrl-C twice to stop.\n", flush=True)
+    server.start()
+
+
+if __name__ == "__main__":
+    main()
