@@ -78,6 +78,8 @@ def clean(nb: NotebookNode) -> None:
     for cell in nb.cells:
         cell.metadata = nbformat.from_dict({"tags": tags(cell)} if tags(cell) else {})
     for cell in code_cells(nb):
+        if "widget" not in tags(cell):  # a progress bar
+            cell.outputs = [o for o in cell.outputs if WIDGET_MIME not in o.get("data", {})]
         cell.outputs = join_streams(cell.outputs)
         for output in cell.outputs:
             if output.output_type == "execute_result":

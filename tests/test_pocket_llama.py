@@ -4,17 +4,18 @@ The figures of the card come from `pocket_llama/evaluate.py`; here the same func
 prompts, with the same bars.
 """
 
+import json
 import random
 from collections import Counter
 
-import corpus
-import evaluate
 import pytest
 import torch
-import train
 from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
+import corpus
+import evaluate
+import train
 from tutorial_utils import POCKET_LLAMA
 
 
@@ -32,6 +33,11 @@ def test_files():
     assert sum(file.stat().st_size for file in POCKET_LLAMA.iterdir()) <= 8e6
     with safe_open(POCKET_LLAMA / "model.safetensors", "pt") as weights:
         assert {weights.get_tensor(name).dtype for name in weights.keys()} == {torch.float16}
+
+
+def test_transformers_4_knows_the_tokenizers_class():
+    settings = json.loads((POCKET_LLAMA / "tokenizer_config.json").read_text())
+    assert settings["tokenizer_class"] == "PreTrainedTokenizerFast"
 
 
 def test_loads_as_a_llama(model, tokenizer):
