@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from jupyter_server.serverapp import ServerApp
 from jupyterlab.labapp import LabApp
 
 
@@ -26,16 +27,20 @@ def options(token: str) -> list[str]:
     return [f"--{name}={value}" for name, value in settings.items()]
 
 
-def main() -> None:
-    token = os.environ.get("JUPYTER_TOKEN") or secrets.token_hex(24)
-    server = LabApp.initialize_server(argv=options(token))
+def print_address(server: ServerApp, token: str) -> None:
     everywhere = server.ip in ("", "*", "0.0.0.0", "::")
     url = urlsplit(server.local_url if everywhere else server.public_url)  # ends in ?token=...
     address = url._replace(query=f"token={token}").geturl()
     print(f"\nOpen this address in a browser:\n\n    {address}\n")
     if everywhere:
-        print("From another machine, put this one's address in place of 127.0.0.1 or localhost.")
+        print(f"From another machine, put this one's address in place of {url.hostname}.")
     print("Press Ctrl-C twice to stop.\n", flush=True)
+
+
+def main() -> None:
+    token = os.environ.get("JUPYTER_TOKEN") or secrets.token_hex(24)
+    server = LabApp.initialize_server(argv=options(token))
+    server.io_loop.add_callback(print_address, server, token)  # once it listens
     server.start()
 
 
