@@ -661,13 +661,17 @@ def test_several_samples_of_each_prompt(llama):
 
 
 @pytest.mark.parametrize(
-    "options", [{"cache_implementation": "static"}, {"prompt_lookup_num_tokens": 3}]
+    "options",
+    [
+        {"cache_implementation": "static", "eos_token_id": None},
+        {"prompt_lookup_num_tokens": 3, "eos_token_id": -1},
+    ],
 )
 def test_other_ways_to_generate(llama, options):
     """A static cache, and assisted decoding, which takes tokens back out of the cache."""
     ids = random_ids(1, 4).repeat(1, 3)
     with record_activations(llama) as activations:
-        out = llama.generate(ids, max_new_tokens=8, do_sample=False, eos_token_id=None, **options)
+        out = llama.generate(ids, max_new_tokens=8, do_sample=False, **options)
     expected = hidden_states(llama, out[:, :-1])
     for layer in activations:  # assisted decoding may have tried tokens after the last one kept
         found = activations[layer][:, : out.shape[1] - 1]
@@ -692,6 +696,7 @@ def test_layer_that_the_model_left_out():
         num_attention_heads=4,
         num_key_value_heads=4,
         cross_attention_layers=[1],
+        rope_scaling={"rope_type": "default"},
         pad_token_id=0,
     )
     activations = read_activations(MllamaForCausalLM(config).eval(), random_ids())
@@ -1007,7 +1012,7 @@ def test_encoder_decoder_is_refused_unless_a_part_is_named():
     assert find_decoder_layers(bart.model.decoder) is bart.model.decoder.layers
     ids = random_ids()
     with torch.no_grad(), record_activations(bart.model.decoder) as activations:
-        out = bart(ids, decoder_input_ids=ids[:, :4], output_hidden_states=True)
+        out = bart(ids, decoder_input_ids=ids[:, :4], output_hidden_states=True, use_cache=False)
     assert_same(activations, out.decoder_hidden_states)
 
 
