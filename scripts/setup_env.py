@@ -62,7 +62,7 @@ def set_up(plan: Plan, machine: MachineTorch | None) -> None:
     started = time.monotonic()
     if not can_be_kept():
         if VENV.exists():
-            print("The .venv that is here is not whole, or has been moved: it is made again.")
+            print("The .venv here is not whole, or has been moved: it is made again.", flush=True)
             shutil.rmtree(VENV)
         VENV.mkdir()
         STATE.write_text(UNDER_WAY)
