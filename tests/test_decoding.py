@@ -171,7 +171,9 @@ def test_probabilities_are_float32_sum_to_one_and_can_train_a_probe(pair, tmp_pa
     assert probs.shape == (3, model.config.vocab_size)
     torch.testing.assert_close(probs.sum(dim=-1), torch.ones(3))
     assert not probs.requires_grad
-    assert not probs.is_inference()
+    logits = next_token_logits(model, tokenizer, PROMPTS)
+    step = next(decoding_steps(model, tokenizer, PROMPT, max_new_tokens=1))
+    assert not any(tensor.is_inference() for tensor in (probs, logits, step.probs))
     probe = torch.nn.Linear(probs.shape[1], 1)
     probe(probs).sum().backward()
     assert probe.weight.grad is not None
@@ -421,6 +423,10 @@ def test_the_text_starts_with_the_prompt_and_leaves_special_tokens_out(pair):
     )
     assert steps[-1].text == "  Hi there . ball é"
     assert steps[-1].token_id == tokenizer.eos_token_id
+    special = f"{tokenizer.eos_token} Hi"  # what the reader wrote stays
+    assert next(decoding_steps(model, tokenizer, special, max_new_tokens=1)).text.startswith(
+        special
+    )
 
 
 def test_a_model_without_a_cache_reads_all_again(pair, monkeypatch):

@@ -301,6 +301,7 @@ def test_a_notebook_shows_one_picture_with_the_title_as_alt_text():
     assert metadata["image/png"]["alt"].startswith("A long title A long title")
     assert metadata["image/png"]["alt"].endswith("about $5 and \\u4f60")
     assert figure.get_suptitle().count("\n") >= 2  # the title is broken into lines
+    words(figure)
     assert inside(figure)
 
 
@@ -366,6 +367,8 @@ def test_tokens_and_ids_belong_together():
 def test_what_are_no_probabilities_are_refused(tokenizer):
     with pytest.raises(ValueError, match="are these logits"):
         plot_next_token(torch.randn(VOCAB), tokenizer)
+    with pytest.raises(ValueError, match="are these logits"):
+        plot_next_token(random_probs().log(), tokenizer)
     with pytest.raises(ValueError, match="are these logits"):
         plot_next_token(torch.full((VOCAB,), torch.nan), tokenizer)
     with pytest.raises(ValueError, match=r"use probs\[0\]"):

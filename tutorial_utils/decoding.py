@@ -100,9 +100,8 @@ def token_strings(
 
 
 def _token_string(tokenizer: PreTrainedTokenizerBase, token_id: int) -> str:
-    # A model's output is often padded to a round number, with ids that no token has.
-    token = tokenizer.convert_ids_to_tokens(token_id) if 0 <= token_id < len(tokenizer) else None
-    if token is None:
+    token = tokenizer.convert_ids_to_tokens(token_id) if token_id >= 0 else None
+    if token is None:  # a model's output is often padded to a round number, beyond the last token
         return f"<id {token_id}>"
     text = tokenizer.decode([token_id], clean_up_tokenization_spaces=False)
     if "\N{REPLACEMENT CHARACTER}" in text and all(char in _BYTE_OF_SYMBOL for char in token):
