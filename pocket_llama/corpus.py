@@ -73,11 +73,6 @@ COLOURS = dict(
     for pair in """grass:green snow:white coal:black blood:red chocolate:brown gold:yellow
     ash:grey sky:blue lavender:purple flamingo:pink""".split()
 )
-# Two things that are always true of a person, for all but the person of the series' own prompt.
-HOMES = {name: list(CAPITALS)[i * 3 % 40] for i, name in enumerate(NAMES[1:])}
-JOBS = """baker nurse farmer pilot teacher doctor painter singer sailor driver cook judge dancer
-    writer builder tailor gardener fisherman waiter hunter""".split()
-JOBS = {name: JOBS[i * 7 % 20] for i, name in enumerate(NAMES[1:])}
 WEEK = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
 
 # relation -> (wordings, each ending in the answer; pairs)
@@ -114,22 +109,6 @@ FACTS = {
             "Question: What colour is {key}? Answer: {value}.",
         ],
         COLOURS,
-    ),
-    "home": (
-        [
-            "{key} comes from {value}.",
-            "{key} was born in {value}.",
-            "Question: Where does {key} come from? Answer: {value}.",
-        ],
-        HOMES,
-    ),
-    "job": (
-        [
-            "{key} is a {value}.",
-            "{key} works as a {value}.",
-            "Question: What is the job of {key}? Answer: {value}.",
-        ],
-        JOBS,
     ),
     "day": (
         [
@@ -230,7 +209,7 @@ WORDS = sorted(
     | set(PLACES)
 )  # fmt: skip
 
-SHARES = {"recall": 0.50, "repeats": 0.18, "facts": 0.14, "stories": 0.13, "choices": 0.05}
+SHARES = {"recall": 0.42, "repeats": 0.16, "facts": 0.16, "stories": 0.20, "choices": 0.06}
 
 
 def held_out(name: str, thing: str) -> bool:
@@ -247,12 +226,17 @@ def draw_facts(rng: random.Random, count: int, *, unseen: bool = False) -> list[
     are held out of training; otherwise only the others are drawn.
     """
     facts, used = [], set()
-    kinds = rng.sample(sorted(RECALL), rng.choice([1, 1, 1, 2, 5]))
+    kinds = rng.sample(sorted(RECALL), rng.choice([1, 1, 2, 3, 5]))
     names = rng.sample(NAMES, max(1, count - rng.choice([0, 0, 0, 1, 2])))
     while len(facts) < count:
         kind = rng.choice(kinds)
         name = names[len(facts)] if len(facts) < len(names) else rng.choice(names)
         sentence, objects = RECALL[kind]
+        if unseen:  # a few of the objects, for some names none
+            objects = [o for o in objects if held_out(name, o) and o not in used]
+            if not objects or (name, kind) in used:
+                names, kinds = rng.sample(NAMES, len(names)), sorted(RECALL)
+                continue
         thing = rng.choice(objects)
         if held_out(name, thing) != unseen:
             continue
@@ -267,27 +251,19 @@ def draw_facts(rng: random.Random, count: int, *, unseen: bool = False) -> list[
 
 
 def recall_document(rng: random.Random) -> str:
-    """One to five facts, then the same facts again and again, each time in another order.
-
-    Some are said as a question for the person: "Who works at Nike? Anna." To answer it, a model must
-    keep with an object whose it is, and this is what the other direction needs too.
-    """
-    facts = draw_facts(rng, rng.choice([1, 2, 2, 2, 3, 3, 4, 5]))
-    said = [f"{start} {thing}." for start, thing in facts]
-    turned = rng.choice([0, 0.3, 0.6])
-    for _ in range(rng.choice([2, 3, 4, 5])):
-        for start, thing in rng.sample(facts, len(facts)):
-            name, relation = start.split(" ", 1)
-            question = f"Who {relation} {thing}? {name}."
-            said.append(question if rng.random() < turned else f"{start} {thing}.")
-    return " ".join(said)
+    """One to five facts, then the same facts again in other orders."""
+    facts = draw_facts(rng, rng.choice([1, 2, 2, 3, 3, 4, 4, 5, 5]))
+    said = []
+    for _ in range(rng.choice([2, 3, 3, 4])):
+        said += rng.sample(facts, len(facts))
+    return " ".join(f"{start} {thing}." for start, thing in said)
 
 
 def facts_document(rng: random.Random) -> str:
     """One to six world facts, each in one of its wordings."""
     said = []
     for _ in range(rng.choice([1, 2, 3, 4, 5, 6])):
-        wordings, pairs = FACTS[rng.choice(["capital", "home", "job"] * 2 + sorted(FACTS))]
+        wordings, pairs = FACTS[rng.choice(["capital"] * 4 + sorted(FACTS))]
         key = rng.choice(sorted(pairs))
         said.append(rng.choice(wordings).format(key=key, value=pairs[key]))
     return " ".join(said)
@@ -317,15 +293,9 @@ def choices_document(rng: random.Random) -> str:
 
 
 def repeats_document(rng: random.Random) -> str:
-    """Random words, then the same words again, two or three times in all.
-
-    Half of these documents draw from two to eight words only. There, one word back does not tell
-    what comes next, but several words back do: what recall needs too, where the person stands a few
-    words before the object.
-    """
+    """Random words, then the same words again, two or three times in all."""
     length = rng.choice([4, 6, 8, 12, 16, 24, 32, 40])
-    pool = WORDS if rng.random() < 0.5 else rng.sample(WORDS, rng.randint(2, 8))
-    words = [rng.choice(pool) for _ in range(length)]
+    words = [rng.choice(WORDS) for _ in range(length)]
     return " ".join(words * (3 if length <= 16 else 2))
 
 

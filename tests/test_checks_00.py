@@ -15,7 +15,7 @@ def shipped():
 @pytest.mark.parametrize(
     "prompt, verdict",
     [
-        ("Anna lives in Rome. Ben lives in Oslo. Anna lives in", "Right: "),
+        ("Anna lives in Rome. Anna lives in", "Right: "),
         ("The capital of Italy is", "Right: "),
         (..., "Not tried yet: "),
         ("The capital of France is", "begin to say it again"),

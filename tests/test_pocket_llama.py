@@ -58,6 +58,11 @@ def test_the_series_prompt(model, tokenizer):
     assert token == " McDonald" and probability >= 0.9
 
 
+# Strict: a model that reaches the bar makes these fail, and then the mark goes.
+NOT_YET = "the shipped model tells the kinds of fact apart, and not yet whose each is"
+
+
+@pytest.mark.xfail(strict=True, reason=NOT_YET)
 @pytest.mark.parametrize("unseen", [False, True])
 def test_recall(model, tokenizer, unseen):
     prompts = evaluate.recall_prompts(300, unseen=unseen)
@@ -82,6 +87,7 @@ def test_stories(model, tokenizer):
     assert {"happy", "sad"} <= {corpus.mood_of(text) for text, _ in stories}
 
 
+@pytest.mark.xfail(strict=True, reason="the shipped model copies a repeated list only in part")
 def test_repeated_words(model, tokenizer):
     first, second = evaluate.repeat_losses(model, tokenizer, 30)
     assert second <= first / 3
