@@ -243,7 +243,7 @@ def test_text_is_written_into_the_cells_and_can_be_read():
     values = torch.tensor([[0.0, 1.0], [0.5, 0.2]])
     figure = plot_layer_token_heatmap(values, ["a", "b"], text=[["$", " it"], [0.5, 12345.678]])
     texts = {text.get_text(): text for text in figure.axes[0].texts}
-    assert list(texts) == ["$", "·it", "0.5", "1.23e+04"]
+    assert list(texts) == ["$", "·it", "0.5", "12346"]
     assert texts["$"].get_position() == (0, 0)
     assert texts["0.5"].get_position() == (0, 1)
     assert (texts["$"].get_color(), texts["·it"].get_color()) == ("white", "black")

@@ -101,9 +101,9 @@ def plot_distributions(
     names = [_drawable(str(label)) for label in distributions]
     lines = -(-len(names) // max(1, 88 // (max(map(len, names)) + 6)))
     place = {"loc": "lower center", "bbox_to_anchor": (0.5, 1), "frameon": False}
-    legend = axes.legend(axes.containers, names, ncols=-(-len(names) // lines), **place)
-    for text in legend.get_texts():
-        text.set_parse_math(False)
+    legend = axes.legend(axes.containers, [""] * len(names), ncols=-(-len(names) // lines), **place)
+    for text, name in zip(legend.get_texts(), names, strict=True):  # a name may start with "_"
+        text.set(text=name, parse_math=False)
     return figure
 
 
@@ -324,7 +324,8 @@ def _draw_heatmap(
     fits = int(width / len(tokens) / (9 * CHARACTER))
     for layer, row in enumerate(text):
         for column, cell in enumerate(row):
-            cell = _label(cell if isinstance(cell, str) else f"{float(cell):.3g}", fits)
+            if not isinstance(cell, str):
+                cell = f"{float(cell):.0f}" if abs(cell) >= 100 else f"{float(cell):.3g}"
             bright = np.dot(image.to_rgba(values[layer, column])[:3], [0.3, 0.6, 0.1]) > 0.4
             at = {"ha": "center", "va": "center", "color": "black" if bright else "white", **FONT}
-            axes.text(column, layer, cell, fontsize=9, **at)
+            axes.text(column, layer, _label(cell, fits), fontsize=9, **at)
