@@ -8,6 +8,7 @@ import shutil
 import threading
 import weakref
 
+import numpy
 import pytest
 import torch
 from torch._dynamo import eval_frame
@@ -227,6 +228,21 @@ def test_layers_asked_for(llama, asked, recorded):
     assert all(torch.equal(activations[layer], expected[layer]) for layer in recorded)
 
 
+@pytest.mark.parametrize("asked", [numpy.int64(2), numpy.arange(2, 4), torch.tensor([2, 3])])
+def test_numbers_of_other_kinds(llama, asked):
+    activations = read_activations(llama, random_ids(), layers=asked)
+    assert torch.equal(activations[numpy.int64(2)], hidden_states(llama, random_ids())[2])
+
+
+def test_read_activations_of_what_a_tokenizer_returns(llama):
+    inputs = {"input_ids": random_ids(), "attention_mask": torch.ones_like(random_ids())}
+    assert read_activations(llama, **inputs)[1].shape == (2, 7, HIDDEN)
+    with pytest.raises(
+        ValueError, match=r"input_ids is a tensor of shape \(batch, seq\), not dict"
+    ):
+        read_activations(llama, inputs)
+
+
 def test_negative_number_reads_too(llama):
     with record_activations(llama, layers=[0, -1]) as activations, torch.no_grad():
         llama(random_ids())
@@ -435,6 +451,15 @@ def test_listed_positions_do_not_go_with_a_cache(llama):
     with pytest.raises(ValueError, match="this pass continues another"):
         with record_activations(llama, positions=[0]):
             llama.generate(random_ids(), max_new_tokens=3, do_sample=False, eos_token_id=None)
+
+
+def test_mask_of_a_pass_that_broke_off_is_forgotten(llama):
+    mask = torch.tensor([[1, 1, 1, 0, 0, 0, 0], [1] * 7])
+    with torch.no_grad(), record_activations(llama, 2, positions="last") as activations:
+        with pytest.raises(IndexError):
+            llama(random_ids() + VOCAB, attention_mask=mask)
+        llama(random_ids())
+    assert torch.equal(activations[2], hidden_states(llama, random_ids())[2][:, -1:])
 
 
 def test_row_without_a_real_token(llama):
@@ -991,8 +1016,12 @@ def test_model_dispatched_by_accelerate(llama, how):
     with torch.no_grad(), record_activations(llama) as activations:
         llama(ids)
     assert_same(activations, expected)
-    with edit_activations(llama, {1: lambda hidden: hidden + 0}):
-        logits_of(llama, ids)
+    assert_same(read_activations(llama, ids), expected)
+    with edit_activations(llama, {1: lambda hidden: hidden * 2}):
+        edited = logits_of(llama, ids)
+    model = build("llama")
+    with edit_activations(model, {1: lambda hidden: hidden * 2}):
+        assert torch.equal(logits_of(model, ids), edited)
 
 
 # -- models without one list of decoder layers -----------------------------------------------

@@ -16,7 +16,7 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
-from .layer_hooks import NO_STREAM, find_decoder_layers, hooked_layers, unwrapped
+from .layer_hooks import NO_STREAM, find_decoder_layers, hooked_layers, locate
 
 __all__ = [
     "Activations",
@@ -65,13 +65,21 @@ def record_activations(
     Raises ValueError for a layer that is not there, before any hook is registered.
     By hand: lesson 04.
     """
-    last = len(find_decoder_layers(model))
-    numbers = _layer_numbers(layers, last)
-    kept = _checked_positions(positions), to, dtype, detach
-    activations = Activations(model, numbers, last, *kept, max(numbers) if stop else None)
+    where = locate(model)
+    numbers = _layer_numbers(layers, len(where.layers))
+    activations = Activations(
+        numbers,
+        outermost=id(where.owners[0]),
+        last=len(where.layers),
+        positions=_checked_positions(positions),
+        to=to,
+        dtype=dtype,
+        detach=detach,
+        stop_at=max(numbers) if stop else None,
+    )
     around = activations._note, activations._start, activations._end
     try:
-        with hooked_layers(model, dict.fromkeys(numbers, activations._add), *around):
+        with hooked_layers(where, dict.fromkeys(numbers, activations._add), *around):
             yield activations
     except _Stop as reached:
         if reached.args[0] is not activations:
@@ -95,12 +103,15 @@ def read_activations(
     For when the logits are not needed: no head, no KV cache, no gradients. `inputs` is what else
     the model takes, such as `attention_mask`; the rest is as in `record_activations`.
     """
-    parameters = inspect.signature(model.forward).parameters
-    if "use_cache" in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-        inputs.setdefault("use_cache", False)
+    if not isinstance(input_ids, Tensor):
+        raise ValueError(
+            f"input_ids is a tensor of shape (batch, seq), not {type(input_ids).__name__}: what a "
+            "tokenizer returns is passed as read_activations(model, **inputs)"
+        )
+    inputs = {"use_cache": False, **inputs, "input_ids": input_ids}
     options = {"positions": positions, "to": to, "dtype": dtype, "stop": True}
     with torch.no_grad(), record_activations(model, layers, **options) as activations:
-        model(input_ids, **inputs)
+        model(**inputs)
     return activations
 
 
@@ -119,7 +130,8 @@ def edit_activations(
 
     Raises ValueError for a layer that is not there, and for a result of another kind.
     """
-    numbers = _layer_numbers(edits, len(find_decoder_layers(model)))
+    where = locate(model)
+    numbers = _layer_numbers(edits, len(where.layers))
     if not isinstance(edits, Mapping) or not all(callable(edit) for edit in edits.values()):
         raise ValueError(f"edits are given as {{layer number: function}}, not as {edits!r}")
     if len(numbers) < len(edits):
@@ -136,18 +148,17 @@ def edit_activations(
             raise ValueError(f"the edit of layer {number} returned {given} instead of {wanted}")
         return new
 
-    with hooked_layers(model, dict.fromkeys(numbers, edit)):
+    with hooked_layers(where, dict.fromkeys(numbers, edit)):
         yield
 
 
 class Activations(Mapping):
     """What was recorded: {layer number: tensor (batch, seq, hidden)}."""
 
-    def __init__(self, model, numbers, last, positions, to, dtype, detach, stop_at):
-        self._model = weakref.ref(unwrapped(model))
-        self._numbers, self._last = numbers, last
-        self._positions, self._to, self._dtype = positions, to, dtype
-        self._detach, self._stop_at = detach, stop_at
+    def __init__(self, numbers, outermost, last, positions, to, dtype, detach, stop_at):
+        self._numbers, self._outermost = numbers, outermost
+        self._last, self._stop_at = last, stop_at
+        self._positions, self._to, self._dtype, self._detach = positions, to, dtype, detach
         # One tensor for each pass, joined when read; None where a pass left the layer out.
         self._parts: dict[int, list[Tensor | None]] = {number: [] for number in numbers}
         self._changed: set[int] = set()  # layers that something changed in place
@@ -155,10 +166,14 @@ class Activations(Mapping):
         self._left: list[tuple] = []  # the caches that the last pass left
         self._copying: set[torch.device] = set()
         self._new: dict[int, tuple[Tensor, int]] | None = None  # this pass; None between passes
-        self._seq = self._mask = None  # what this pass was given, where its inputs tell
+        self._seq = self._mask = None  # tokens and mask of this pass, where its inputs tell
+        self._columns: Tensor | None = None  # what is kept of this pass
 
     def __getitem__(self, layer: int) -> Tensor:
-        number = layer + self._last + 1 if isinstance(layer, int) and layer < 0 else layer
+        try:
+            number = range(self._last + 1)[layer]
+        except (IndexError, TypeError):
+            number = None
         if number not in self._parts:
             raise KeyError(f"layer {layer} was not recorded; recorded layers: {self._numbers}")
         parts = self._parts[number]
@@ -191,11 +206,11 @@ class Activations(Mapping):
 
     # What follows is called by the hooks, in this order in each forward pass.
 
-    def _note(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
+    def _note(self, part: nn.Module, args: tuple, kwargs: dict) -> None:
         """See what the model, and each part down to the owner of the layers, is given."""
-        if self._model() is module:  # nothing is left over from a pass that broke off
+        if id(part) == self._outermost:  # a pass that broke off leaves nothing behind
             self._seq = self._mask = None
-        given = dict(zip(_parameters(type(module)), args)) | kwargs
+        given = {**dict(zip(_parameters(type(part)), args)), **kwargs} if args else kwargs
         for name in ("input_ids", "inputs_embeds"):
             if isinstance(given.get(name), Tensor) and given[name].dim() > 1:
                 self._seq = given[name].shape[1]
@@ -206,18 +221,22 @@ class Activations(Mapping):
 
     def _start(self, owner: nn.Module, args: tuple, kwargs: dict) -> None:
         """A pass through the layers begins: does it go on where the last one stopped?"""
-        self._new = {}
-        given = [value for value in (*args, *kwargs.values()) if not isinstance(value, Tensor)]
-        for value in given:
-            for left, state in self._left:
-                if left() is not None and left() is _identity(value):
+        self._new, self._columns = {}, None
+        if self._positions is not None and self._seq is not None:
+            self._columns = self._pick(self._seq)
+        known = [(left(), state()) for left, state in self._left if left() is not None]
+        first = 0
+        for value in (*args, *kwargs.values()):
+            for left, state in known:
+                if left is _identity(value):
                     kept = _cache_length(value, self._first + self._tokens) - self._first
                     if 0 < kept <= self._tokens:
-                        return self._go_on(kept, state() is _state(value))
+                        return self._go_on(kept, state is _state(value))
+            if _is_cache(value):
+                first = _cache_length(value, 0)
         self._parts = {number: [] for number in self._numbers}
         self._changed.clear()
-        self._tokens = 0
-        self._first = max((_cache_length(value, 0) for value in given), default=0)
+        self._first, self._tokens = first, 0
 
     def _go_on(self, kept: int, same_state: bool) -> None:
         """Make ready to append to the first `kept` tokens of what was recorded."""
@@ -242,7 +261,8 @@ class Activations(Mapping):
             return
         if number in self._new:
             raise ValueError(NO_STREAM.format(f"layer {number} ran twice in one forward pass"))
-        if self._seq not in (None, hidden.shape[1]):
+        self._seq = self._seq or hidden.shape[1]
+        if hidden.shape[1] != self._seq:
             shape = f"layer {number} has shape {tuple(hidden.shape)} for {self._seq} tokens"
             raise ValueError(NO_STREAM.format(shape))
         # A tensor made under inference_mode can never train a probe: keep a normal one.
@@ -251,28 +271,30 @@ class Activations(Mapping):
             if kept.is_inference() or kept.untyped_storage().nbytes() > kept.nbytes:
                 kept = kept.clone()  # a view would keep alive all that it looks into
         self._new[number] = kept, kept._version
-        self._new_tokens = hidden.shape[1]
         if number == self._stop_at:
             self._end(None, (), {}, None)
             raise _Stop(self)
 
     def _kept(self, hidden: Tensor) -> Tensor:
+        """The chosen positions, of the type and in the place asked for."""
         if self._positions is not None:
+            columns = self._pick(self._seq) if self._columns is None else self._columns
+            self._columns = columns.to(hidden.device)  # once, as moving it waits for the GPU
             rows = torch.arange(len(hidden), device=hidden.device)[:, None]
-            hidden = hidden[rows, self._columns(hidden).to(hidden.device)]
-        hidden = hidden.to(self._dtype or hidden.dtype)
+            hidden = hidden[rows, self._columns]
+        if self._dtype is not None:
+            hidden = hidden.to(self._dtype)
         if self._to is None:
             return hidden
         if hidden.is_cuda and torch.device(self._to).type == "cpu":
-            # Into pinned memory the GPU copies while it goes on computing; reading has to wait.
+            # Into pinned memory the GPU copies while the CPU goes on; reading waits for it.
             self._copying.add(hidden.device)
             pinned = torch.empty(hidden.shape, dtype=hidden.dtype, pin_memory=True)
             return pinned.copy_(hidden, non_blocking=True)
         return hidden.to(self._to, copy=True)
 
-    def _columns(self, hidden: Tensor) -> Tensor:
-        """The columns to keep: (batch, 1) for "last", (1, positions) for a list."""
-        batch, seq, _ = hidden.shape
+    def _pick(self, seq: int) -> Tensor:
+        """The columns to keep of `seq`: (batch or 1, positions)."""
         if self._positions != "last":
             wrong = [p for p in self._positions if not -seq <= p < seq]
             if wrong:
@@ -281,7 +303,7 @@ class Activations(Mapping):
                 )
             return torch.tensor([self._positions])
         if self._mask is None:
-            return torch.full((batch, 1), seq - 1)
+            return torch.tensor([[seq - 1]])
         if not isinstance(self._mask, Tensor) or self._mask.dim() != 2:
             raise ValueError('positions="last" needs an attention mask of shape (batch, seq)')
         mask = self._mask[:, -seq:] != 0  # with a cache the mask covers the earlier tokens too
@@ -296,10 +318,10 @@ class Activations(Mapping):
             parts.append(kept)
             if kept is not None and kept._version != version:
                 self._changed.add(number)
-        self._tokens += self._new_tokens
+        self._tokens += self._seq or 0
         values = output.values() if isinstance(output, Mapping) else output
         left = [*values] if isinstance(values, Iterable) and not isinstance(values, Tensor) else []
-        left += [value for value in (*args, *kwargs.values()) if hasattr(value, "get_seq_length")]
+        left += [value for value in (*args, *kwargs.values()) if _is_cache(value)]
         pairs = [(_identity(value), _state(value)) for value in left]
         self._left = [
             (weakref.ref(known), weakref.ref(state))
@@ -321,27 +343,29 @@ def _layer_numbers(layers: int | slice | Iterable[int] | None, last: int) -> lis
     """Layer numbers from 0 to `last`, in the order given, each once; ValueError if not there."""
     every = range(last + 1)
     if layers is None or isinstance(layers, slice):
-        numbers = list(every[layers or slice(None)])
-    else:
-        numbers = list(layers) if isinstance(layers, Iterable) else [layers]
-    for number in numbers:
-        if isinstance(number, bool) or not isinstance(number, int):
+        layers = every[layers or slice(None)]
+    elif not isinstance(layers, Iterable):
+        layers = [layers]
+    numbers = []
+    for number in layers:
+        if isinstance(number, bool) or not hasattr(number, "__index__"):
             raise ValueError(
                 f"a layer is a whole number from 0 to {last}, but {number!r} was given"
             )
         if not -last - 1 <= number <= last:
             raise ValueError(f"layer {number} is not in this model: it has layers 0 to {last}")
+        numbers.append(every[number])
     if not numbers:
-        raise ValueError(f"no layer was asked for ({layers!r}); this model has 0 to {last}")
-    return list(dict.fromkeys(every[number] for number in numbers))
+        raise ValueError(f"no layer was asked for; this model has layers 0 to {last}")
+    return list(dict.fromkeys(numbers))
 
 
 def _checked_positions(positions: object) -> str | list[int] | None:
     if positions is None or isinstance(positions, str) and positions == "last":
         return positions
     numbers = list(positions) if isinstance(positions, Iterable) else [positions]
-    if numbers and all(isinstance(n, int) and not isinstance(n, bool) for n in numbers):
-        return numbers
+    if numbers and all(hasattr(n, "__index__") and not isinstance(n, bool) for n in numbers):
+        return [int(n) for n in numbers]
     raise ValueError(
         f'positions are None for all, "last", or a list of column numbers, not {positions!r}'
     )
@@ -353,19 +377,25 @@ def _parameters(module_type: type) -> tuple[str, ...]:
     return tuple(inspect.signature(module_type.forward).parameters)[1:]
 
 
+def _is_cache(value: object) -> bool:
+    return hasattr(value, "get_seq_length")
+
+
 def _cache_length(cache: object, otherwise: int) -> int:
-    """Number of tokens in a KV cache; `otherwise` where the cache cannot tell (state spaces)."""
+    """Number of tokens in a KV cache; `otherwise` where it cannot tell, as with state spaces."""
     try:
-        return int(cache.get_seq_length())
-    except (AttributeError, ValueError):
+        return int(cache.get_seq_length()) if _is_cache(cache) else otherwise
+    except ValueError:
         return otherwise
 
 
 def _identity(value: object) -> object:
     """What tells one cache from another: itself, or the first tensor of a list of tensors."""
+    if isinstance(value, Tensor):
+        return None
     if isinstance(value, (list, tuple)):
         return _state(value)
-    return value if hasattr(value, "__dict__") and not isinstance(value, Tensor) else None
+    return value if hasattr(value, "__dict__") else None
 
 
 def _state(value: object, depth: int = 4) -> Tensor | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,14 @@ NO_STREAM = (
     "this model has no single residual stream of shape (batch, seq, hidden): {}. What it computes "
     "cannot be told by layer number; use hooks of your own, as in lesson 04"
 )
+
+
+class DecoderLayers(NamedTuple):
+    """Where the decoder layers of a model are."""
+
+    layers: nn.ModuleList
+    owners: list[nn.Module]  # the parts around it, from the model to the one that runs the layers
+    width: int | None  # hidden size, where the configuration tells
 
 
 def find_decoder_layers(model: nn.Module) -> nn.ModuleList:
@@ -28,30 +37,12 @@ def find_decoder_layers(model: nn.Module) -> nn.ModuleList:
 
     Raises ValueError, naming the lists that were found, when none of them is the one.
     """
-    model = unwrapped(model)
-    return model.get_submodule(_find(model))
+    return locate(model).layers
 
 
-def unwrapped(model: nn.Module) -> nn.Module:
-    """The model inside the wrapper that `torch.compile` makes."""
-    return getattr(model, "_orig_mod", model)
-
-
-def _lists(
-    part: nn.Module, path: str, config: object
-) -> Iterator[tuple[str, nn.ModuleList, object]]:
-    """Each list of modules that is in no other list: its dotted path, itself, its configuration."""
-    own = getattr(part, "config", None)
-    config = own if hasattr(own, "get_text_config") else config
-    for name, child in part.named_children():
-        if isinstance(child, nn.ModuleList):
-            yield path + name, child, config
-        else:
-            yield from _lists(child, f"{path}{name}.", config)
-
-
-def _find(model: nn.Module) -> str:
-    """The dotted path of the list of decoder layers."""
+def locate(model: nn.Module) -> DecoderLayers:
+    """Find the decoder layers, as `find_decoder_layers`, and the parts of the model around them."""
+    model = getattr(model, "_orig_mod", model)  # out of the wrapper that `torch.compile` makes
     config = getattr(model, "config", None)
     if not hasattr(config, "get_text_config"):
         raise ValueError(
@@ -59,33 +50,44 @@ def _find(model: nn.Module) -> str:
             "is not known: pass a model that AutoModelForCausalLM.from_pretrained gave"
         )
     text = config.get_text_config(decoder=True)
-    # num_layers is the length where each entry of the list counts as two layers (LongCat).
-    lengths = {getattr(text, "num_hidden_layers", None), getattr(text, "num_layers", None)}
-    lists = list(_lists(model, "", config))
-    found = [
-        path
-        for path, layers, own in lists
-        if len(layers) in lengths
-        and any(True for _ in layers[0].children())  # not a list of norms or projections
-        and isinstance(own.get_text_config(decoder=True), type(text))  # not the vision part
-    ]
-    if config.is_encoder_decoder or len(found) != 1:  # unless the part that owns it was passed
-        found = [path for path, _, _ in lists if "." not in path]
     if text.model_type == "xlnet":  # no shape tells this where batch and seq are equal
         raise ValueError(NO_STREAM.format("its layers work on (seq, batch, hidden)"))
+    # num_layers is the length where each entry of the list counts as two layers (LongCat).
+    lengths = {getattr(text, "num_hidden_layers", None), getattr(text, "num_layers", None)}
+    lists = list(_lists([model], "", config))
+    found = [
+        (layers, owners)
+        for _, layers, owners, own in lists
+        if len(layers) in lengths
+        and next(layers[0].children(), None)  # not a list of norms or projections
+        and (own is text or isinstance(own.get_text_config(decoder=True), type(text)))
+    ]
+    if config.is_encoder_decoder or len(found) != 1:  # unless the part that owns it was passed
+        found = [(layers, owners) for _, layers, owners, _ in lists if owners == [model]]
     if len(found) != 1:
-        seen = ", ".join(f"{path} ({len(layers)})" for path, layers, _ in lists) or "none"
+        seen = ", ".join(f"{path} ({len(layers)})" for path, layers, *_ in lists) or "none"
         raise ValueError(
             f"{type(model).__name__} has no single list of decoder layers to tell from its "
             f"configuration. Lists of modules in it, with their lengths: {seen}. If one of them "
             "is the list, pass the part that owns it, such as model.model.decoder"
         )
-    return found[0]
+    return DecoderLayers(*found[0], getattr(text, "hidden_size", None))
+
+
+def _lists(owners: list[nn.Module], path: str, config: object) -> Iterator[tuple]:
+    """Each list of modules that is in no other: its path, itself, its owners, its configuration."""
+    own = getattr(owners[-1], "config", None)
+    config = own if hasattr(own, "get_text_config") else config
+    for name, child in owners[-1].named_children():
+        if isinstance(child, nn.ModuleList):
+            yield path + name, child, owners, config
+        else:
+            yield from _lists([*owners, child], f"{path}{name}.", config)
 
 
 @contextmanager
 def hooked_layers(
-    model: nn.Module,
+    where: DecoderLayers,
     functions: dict[int, Callable[[int, Tensor], Tensor | None]],
     note: Callable | None = None,
     start: Callable | None = None,
@@ -95,24 +97,19 @@ def hooked_layers(
 
     A tensor of shape (batch, seq, hidden) that the function returns takes the place of `hidden`;
     None changes nothing. `start` and `end` are hooks before and after the part of the model that
-    owns the layers, `note` one before each part from the model down to that one.
+    runs the layers, `note` one before each part from the model down to that one.
 
     Raises ValueError inside the forward pass where the stream has another shape.
     """
-    model, handles = unwrapped(model), []
-    *parts, name = _find(model).split(".")
-    owners = [model]
-    for part in parts:
-        owners.append(getattr(owners[-1], part))
-    decoder_layers = getattr(owners[-1], name)
-    width = getattr(model.config.get_text_config(decoder=True), "hidden_size", None)
+    handles, layers, owner = [], list(where.layers), where.owners[-1]
     try:
         if note is not None:
-            handles += [o.register_forward_pre_hook(note, with_kwargs=True) for o in owners]
-            handles.append(owners[-1].register_forward_pre_hook(start, with_kwargs=True))
-            handles.append(owners[-1].register_forward_hook(end, with_kwargs=True))
+            for part in where.owners:
+                handles.append(part.register_forward_pre_hook(note, with_kwargs=True))
+            handles.append(owner.register_forward_pre_hook(start, with_kwargs=True))
+            handles.append(owner.register_forward_hook(end, with_kwargs=True))
         for number, function in functions.items():
-            handles.append(_hook_layer(decoder_layers, number, function, width))
+            handles.append(_hook_layer(layers, number, function, where.width))
         with _uncompiled():
             yield
     finally:
@@ -121,10 +118,8 @@ def hooked_layers(
 
 
 def _hook_layer(
-    decoder_layers: nn.ModuleList, number: int, function: Callable, width: int | None
+    layers: list[nn.Module], number: int, function: Callable, width: int | None
 ) -> object:
-    """A tensor that the function returns takes the place of `hidden`; None changes nothing."""
-
     # Layer 0 is what goes into the first decoder layer, layer i is what comes out of the ith.
     def before(module: nn.Module, args: tuple, kwargs: dict):
         key = None if args else "hidden_states" if "hidden_states" in kwargs else [*kwargs][0]
@@ -140,18 +135,16 @@ def _hook_layer(
             return type(output)([new, *output[1:]]) if is_many else new
 
     if number == 0:
-        return decoder_layers[0].register_forward_pre_hook(before, with_kwargs=True)
-    return decoder_layers[number - 1].register_forward_hook(after)
+        return layers[0].register_forward_pre_hook(before, with_kwargs=True)
+    return layers[number - 1].register_forward_hook(after)
 
 
 def _checked(number: int, hidden: object, width: int | None) -> Tensor:
-    if (
-        isinstance(hidden, Tensor)
-        and hidden.dim() == 3
-        and hidden.shape[2] == (width or hidden.shape[2])
-    ):
-        return hidden
-    given = f"shape {tuple(hidden.shape)}" if isinstance(hidden, Tensor) else type(hidden).__name__
+    if isinstance(hidden, Tensor):
+        shape = hidden.shape
+        if len(shape) == 3 and width in (None, shape[2]):
+            return hidden
+    given = f"shape {tuple(shape)}" if isinstance(hidden, Tensor) else type(hidden).__name__
     raise ValueError(NO_STREAM.format(f"layer {number} gives {given}"))
 
 
