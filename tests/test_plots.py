@@ -27,6 +27,7 @@ from tutorial_utils.plots import (
     plot_layer_token_heatmap,
     plot_next_token,
     plot_pipeline,
+    plot_similarity,
     plot_tokens,
 )
 
@@ -260,6 +261,23 @@ def test_a_log_scale_is_for_values_far_apart():
     assert isinstance(figure.axes[0].images[0].norm, LogNorm)
     assert png(figure) and inside(figure)
     assert not any("\\mathdefault" in word for word in words(figure))
+
+
+def test_similarity_is_a_square_of_layers():
+    values = torch.eye(3) * 0.5 + 0.5
+    figure = plot_similarity(values, [0, 4, 8], title="How alike the layers are, in words " * 3)
+    axes = figure.axes[0]
+    np.testing.assert_array_equal(axes.images[0].get_array(), values.numpy())
+    assert labels(axes.xaxis) == labels(axes.yaxis) == ["0", "4", "8"]
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("layer", "layer")
+    assert axes.images[0].get_clim() == (0, 1)
+    assert axes.images[0].get_cmap().name == "cividis"
+    words(figure)
+    assert png(figure) and inside(figure)
+    assert png(plot_similarity(torch.eye(33))) and inside(plot_similarity(torch.eye(33)))
+    for wrong in (torch.ones(2, 3), torch.ones(3), torch.zeros(0, 0)):
+        with pytest.raises(ValueError, match=r"similarity must be \(layers, layers\)"):
+            plot_similarity(wrong)
 
 
 # The whole pipeline

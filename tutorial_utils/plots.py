@@ -136,7 +136,7 @@ def plot_similarity(
     similarity: torch.Tensor,
     layers: Sequence[int] | None = None,
     *,
-    title: str = "Cosine similarity between layers, at the last token",
+    title: str = "Cosine similarity of layers at the last token",
 ) -> Figure:
     """A square heatmap of `(layers, layers)` similarities from -1 to 1, layer 0 at the bottom left.
 
@@ -198,7 +198,8 @@ def plot_pipeline(
 
 def _new_figure(height: float, title: str, width: float = WIDTH) -> Figure:
     """An empty figure with `height` inches below its title, which wraps."""
-    lines = [part for line in title.splitlines() for part in textwrap.wrap(_drawable(line), 72)]
+    room = int(9.2 * min(width, WIDTH))  # characters
+    lines = [part for line in title.splitlines() for part in textwrap.wrap(_drawable(line), room)]
     size = (width, height + 0.2 + 0.2 * len(lines))
     figure = NotebookFigure(figsize=size, dpi=100, layout="constrained")
     figure.suptitle("\n".join(lines), fontsize=12, parse_math=False)
