@@ -960,6 +960,14 @@ def test_compiled_for_real():
     torch.testing.assert_close(logits_of(compiled, ids), plain)
 
 
+def test_torch_without_stances(llama, monkeypatch):
+    """Before torch 2.6 nothing needs to be set for a model that is not compiled."""
+    monkeypatch.delattr(torch.compiler, "set_stance")
+    with torch.no_grad(), record_activations(llama) as activations:
+        llama(random_ids())
+    assert_same(activations, hidden_states(llama, random_ids()))
+
+
 def test_uncompiled_blocks_may_overlap(llama):
     """The last of two blocks that overlap brings compiling back, whichever was entered first."""
 

@@ -8,9 +8,11 @@ refused, is in a table too, with the reason, and the last test counts them all.
 from __future__ import annotations
 
 import json
+from collections import Counter
 
 import pytest
 import torch
+import transformers
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PretrainedConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
@@ -21,6 +23,9 @@ from tutorial_utils.activations import (
     record_activations,
 )
 
+# The tables below were made with this version. With another one a type that is in no table is
+# skipped with its reason, and what can be built and recorded must still be right.
+TABLES_HOLD = transformers.__version__.startswith("5.23.")
 MODEL_TYPES = list(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
 BATCH, SEQ, VOCAB, LAYERS = 2, 7, 128, 4
 
@@ -99,11 +104,11 @@ EXCEPTIONS = {
     },
     "xmod": {"default_language": "en_XX"},
 }
-# Types that cannot be built and run on token ids alone, and the error that says so.
+# Types that cannot be built, or do not run on token ids alone.
 NOT_BUILDABLE = {
     "gemma3n": "requires the timm library",
-    "gemma4_assistant": "reads the KV cache of another model",
-    "gemma4_unified_assistant": "reads the KV cache of another model",
+    "gemma4_assistant": "takes the KV cache of another model, not token ids",
+    "gemma4_unified_assistant": "takes the KV cache of another model, not token ids",
 }
 # Types without one residual stream of shape (batch, seq, hidden), and why.
 REFUSED = {
@@ -127,6 +132,7 @@ BY_HAND = {
     "mamba": "backbone.layers",
     "mamba2": "backbone.layers",
     "rwkv": "rwkv.blocks",
+    "xlstm": "backbone.blocks",
 }
 
 
@@ -158,8 +164,6 @@ def small_config(config_class: type, extra: dict | None = None) -> PretrainedCon
 
 
 def build(model_type: str) -> torch.nn.Module:
-    if "assistant" in model_type:
-        raise NotImplementedError("reads the KV cache of another model")
     torch.manual_seed(0)
     config = small_config(CONFIG_MAPPING[model_type])
     model_class = AutoModelForCausalLM._model_mapping[type(config)]
@@ -276,8 +280,10 @@ def check(model: torch.nn.Module, by_hand: str | None) -> None:
     for number, expected in enumerate(stream):
         assert expected.shape[:2] == (BATCH, SEQ)
         assert torch.equal(activations[number], expected), f"layer {number}"
-    for number, expected in enumerate(read_activations(model, **inputs).values()):
-        assert torch.equal(stream[number], expected), f"read_activations, layer {number}"
+    with record_activations(model) as expected:  # a few models compute differently with no cache
+        model(**inputs, use_cache=False)
+    for number, read in read_activations(model, **inputs).items():
+        assert torch.equal(read, expected[number]), f"read_activations, layer {number}"
 
     with edit_activations(model, {number: lambda hidden: hidden + 0 for number in activations}):
         assert torch.equal(model(**inputs).logits, logits)
@@ -293,24 +299,47 @@ def check(model: torch.nn.Module, by_hand: str | None) -> None:
 
 
 OUTCOMES: dict[str, str] = {}
+REASONS: dict[str, str] = {}
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Models this small are slower with several threads, above all on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def set_aside(model_type: str, outcome: str, error: Exception, table: dict[str, str]) -> None:
+    """Note a type that was not passed, which the table must know, with its reason."""
+    OUTCOMES[model_type] = outcome
+    if TABLES_HOLD:
+        assert model_type in table, f"{outcome}: {error!r}"
+        REASONS[model_type] = table[model_type]
+    else:
+        REASONS[model_type] = str(error)
+        pytest.skip(f"{outcome}: {str(error)[:200]}")
 
 
 @pytest.mark.parametrize("model_type", MODEL_TYPES)
 @torch.no_grad()
 def test_model_type(model_type):
+    model = None
     try:
         model = build(model_type)
-    except Exception as error:
-        OUTCOMES[model_type] = "not buildable"
-        assert model_type in NOT_BUILDABLE, f"cannot be built: {error!r}"
-        assert NOT_BUILDABLE[model_type] in str(error)
-        return
-    if model_type in REFUSED:
-        OUTCOMES[model_type] = "refused"
-        with pytest.raises(ValueError, match="no single"), record_activations(model):
+        with record_activations(model):
             model(**inputs_of(model))
-        with pytest.raises(ValueError, match="no single"):
-            read_activations(model, **inputs_of(model))
+    except Exception as error:
+        if "no single" in str(error):
+            with pytest.raises(ValueError, match="no single"):
+                read_activations(model, **inputs_of(model))
+            set_aside(model_type, "refused", error, REFUSED)
+        else:
+            if model is not None:  # it is the model itself that does not run
+                with pytest.raises(type(error)):
+                    model(**inputs_of(model))
+            set_aside(model_type, "not buildable", error, NOT_BUILDABLE)
         return
     check(model, BY_HAND.get(model_type))
     OUTCOMES[model_type] = "passed"
@@ -318,16 +347,14 @@ def test_model_type(model_type):
 
 def test_report(capsys):
     """Every type is passed, refused or not buildable, each of the last two for a reason given."""
-    if len(OUTCOMES) < len(MODEL_TYPES) - 1:
-        pytest.skip(f"only {len(OUTCOMES)} of {len(MODEL_TYPES)} model types were run")
-    counts = {
-        kind: sorted(t for t in OUTCOMES if OUTCOMES[t] == kind)
-        for kind in ("passed", "refused", "not buildable")
-    }
+    if len(OUTCOMES) < len(MODEL_TYPES):
+        pytest.skip(f"{len(OUTCOMES)} of {len(MODEL_TYPES)} model types have an outcome")
+    counts = Counter(OUTCOMES.values())
     with capsys.disabled():
-        print(f"\n{len(MODEL_TYPES)} model types:", end="")
-        print(*(f" {len(types)} {kind}" for kind, types in counts.items()), sep=",")
-        for table, kind in ((REFUSED, "refused"), (NOT_BUILDABLE, "not buildable")):
-            for model_type in counts[kind]:
-                print(f"  {kind}: {model_type}: {table[model_type]}")
-    assert sum(map(len, counts.values())) == len(MODEL_TYPES)
+        print(f"\n{len(MODEL_TYPES)} model types of transformers {transformers.__version__}:")
+        print(*(f"{number} {outcome}" for outcome, number in counts.items()), sep=", ")
+        for model_type, reason in REASONS.items():
+            print(f"  {OUTCOMES[model_type]}: {model_type}: {reason}")
+    if TABLES_HOLD:
+        assert counts["refused"] == len(REFUSED)
+        assert counts["passed"] >= len(MODEL_TYPES) - len(REFUSED) - len(NOT_BUILDABLE)
