@@ -456,6 +456,7 @@ def test_committed(rule):
 
 def test_what_make_notebooks_leaves_can_be_committed():
     nb = read(SAMPLE)
+    nb.cells[1].metadata.tags = [*nb.cells[1].metadata.tags, "widget"]
     nb.metadata.update(widgets={}, language_info={"name": "python", "version": "3.11.7"})
     nb.cells[1].metadata.update(execution={"iopub.status.busy": "2026-01-01"})
     stream(nb, "stdout", "printed in ")
@@ -468,6 +469,14 @@ def test_what_make_notebooks_leaves_can_be_committed():
     *_, text, widget = nb.cells[1].outputs
     assert text.text.endswith("printed in two messages\n")
     assert widget.data["text/plain"] == run_notebooks.INSTEAD_OF_WIDGET
+
+
+def test_make_notebooks_leaves_no_trace_of_a_progress_bar():
+    nb = read(SAMPLE)
+    before = len(nb.cells[1].outputs)
+    show(nb, text="FloatProgress(value=1.0)", widget="{}")
+    run_notebooks.clean(nb)
+    assert len(nb.cells[1].outputs) == before
 
 
 def test_make_notebooks_leaves_a_broken_lesson_as_it_was(folder, capsys, monkeypatch):
