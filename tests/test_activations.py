@@ -711,6 +711,15 @@ def test_copied_cache_starts_anew(llama):
     assert activations[1].shape == (2, 2, HIDDEN)
 
 
+def test_emptied_cache_starts_anew(llama):
+    with torch.no_grad(), record_activations(llama, positions=[0]) as activations:
+        cache = llama(random_ids(), use_cache=True).past_key_values
+        cache.crop(-7)
+        llama(random_ids().flip(1), past_key_values=cache)
+    expected = hidden_states(llama, random_ids().flip(1))
+    assert torch.equal(activations[2], expected[2][:, :1])
+
+
 def test_layer_that_the_model_left_out():
     """Mllama runs its cross-attention layers only where there is an image."""
     config = MllamaTextConfig(
