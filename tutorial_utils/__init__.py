@@ -26,6 +26,7 @@ _MODULES = {
         "token_strings",
         "top_tokens",
     ],
+    "lens": ["logit_lens", "unembed"],
     "plots": [
         "plot_distributions",
         "plot_layer_token_heatmap",
