@@ -26,7 +26,14 @@ _MODULES = {
         "token_strings",
         "top_tokens",
     ],
-    "lens": ["logit_lens", "unembed"],
+    "lens": [
+        "answer_layer",
+        "entropy",
+        "kl_divergence",
+        "lens_choices",
+        "logit_lens",
+        "unembed",
+    ],
     "plots": [
         "plot_distributions",
         "plot_layer_token_heatmap",
