@@ -44,6 +44,7 @@ _MODULES = {
     ],
     "views": ["layer_similarity", "residual_changes", "residual_norms"],
     "widgets": ["LayerPicker", "explore_activations"],
+    "widgets_lens": ["explore_lens"],
     "doctor": ["check_machine"],
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
