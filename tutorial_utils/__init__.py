@@ -42,6 +42,7 @@ _MODULES = {
         "plot_similarity",
         "plot_tokens",
     ],
+    "plots_lens": ["plot_answer_layers", "plot_answers_by_layer", "plot_spread_by_layer"],
     "views": ["layer_similarity", "residual_changes", "residual_norms"],
     "widgets": ["LayerPicker", "explore_activations"],
     "widgets_lens": ["explore_lens"],
