@@ -27,6 +27,13 @@ _MODULES = {
         "top_tokens",
     ],
     "lens": ["logit_lens", "unembed"],
+    "contrast": [
+        "Contrast",
+        "candidate_layers",
+        "contrast_layers",
+        "contrast_logits",
+        "jensen_shannon",
+    ],
     "plots": [
         "plot_distributions",
         "plot_layer_token_heatmap",
