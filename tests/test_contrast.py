@@ -27,30 +27,39 @@ PROMPTS = ["The capital of France is", "Anna has the red ball. Who", "a"]
 # The second implementation. Nothing of the package, and no tensor operation beyond `.tolist()`.
 
 
-def softmax(logits: list[float]) -> list[float]:
+def log_softmax(logits: list[float]) -> list[float]:
     highest = max(logits)
-    exps = [math.exp(x - highest) for x in logits]
-    return [e / math.fsum(exps) for e in exps]
+    total = highest + math.log(math.fsum(math.exp(x - highest) for x in logits))
+    return [x - total for x in logits]
 
 
-def kl(p: list[float], q: list[float]) -> float:
-    return math.fsum(a * math.log(a / b) for a, b in zip(p, q, strict=True) if a > 0)
+def kl(log_p: list[float], log_q: list[float]) -> float:
+    """D(p || q) in bits."""
+    terms = (math.exp(a) * (a - b) for a, b in zip(log_p, log_q, strict=True))
+    return math.fsum(terms) / math.log(2)
 
 
-def divergence(p: list[float], q: list[float], swapped: bool = False) -> float:
-    m = [(a + b) / 2 for a, b in zip(p, q, strict=True)]
-    return (kl(m, p) + kl(m, q)) / 2 if swapped else (kl(p, m) + kl(q, m)) / 2
+def log_mean(a: float, b: float) -> float:
+    return max(a, b) + math.log((1 + math.exp(-abs(a - b))) / 2)
+
+
+def divergence(log_p: list[float], log_q: list[float], swapped: bool = False) -> float:
+    log_m = [log_mean(a, b) for a, b in zip(log_p, log_q, strict=True)]
+    if swapped:
+        return (kl(log_m, log_p) + kl(log_m, log_q)) / 2
+    return (kl(log_p, log_m) + kl(log_q, log_m)) / 2
 
 
 def dola(final: list[float], early: dict[int, list[float]], alpha: float, swapped: bool = False):
     """Scores, the picked layer and all divergences of one position."""
-    q_final = softmax(final)
-    q_early = {layer: softmax(logits) for layer, logits in early.items()}
-    found = {layer: divergence(q_final, q, swapped) for layer, q in q_early.items()}
+    log_final = log_softmax(final)
+    log_early = {layer: log_softmax(logits) for layer, logits in early.items()}
+    found = {layer: divergence(log_final, log_q, swapped) for layer, log_q in log_early.items()}
     layer = max(found, key=found.get)
+    most = math.exp(max(log_final))
     scores = [
-        math.log(a) - math.log(b) if a >= alpha * max(q_final) else -math.inf
-        for a, b in zip(q_final, q_early[layer], strict=True)
+        a - b if math.exp(a) >= alpha * most else -math.inf
+        for a, b in zip(log_final, log_early[layer], strict=True)
     ]
     return scores, layer, found
 
@@ -178,13 +187,15 @@ def test_the_batch_average_gives_all_rows_one_layer():
 
 
 def test_jensen_shannon_at_its_ends():
-    p, q = torch.tensor([0.5, 0.5, 0.0, 0.0]), torch.tensor([0.0, 0.0, 0.25, 0.75])
+    p, q = torch.tensor([0.5, 0.5, 0.0, 0.0]).log(), torch.tensor([0.0, 0.0, 0.25, 0.75]).log()
     assert jensen_shannon(p, p) == 0
-    assert jensen_shannon(p, q).item() == pytest.approx(math.log(2))
-    assert jensen_shannon(p, q) == jensen_shannon(q, p)
-    assert jensen_shannon(p, torch.stack([p, q])).shape == (2,)
-    rounding = torch.full((1000,), 1 / 1000)
-    assert jensen_shannon(rounding, rounding * (1 + 1e-7)) >= 0
+    assert jensen_shannon(p, q).item() == pytest.approx(1)
+    assert jensen_shannon(p, q, swapped=True) == math.inf
+    a, b = random_logits(7, 20), random_logits(7, 20, seed=1)
+    assert torch.allclose(jensen_shannon(a, b), jensen_shannon(b, a))
+    assert jensen_shannon(a, b + 5).shape == (7,)
+    assert torch.allclose(jensen_shannon(a, b + 5), jensen_shannon(a, b), atol=1e-6)
+    assert (jensen_shannon(a, a * (1 + 1e-7)) >= 0).all()
 
 
 def test_a_forbidden_token_stays_forbidden():

@@ -26,7 +26,14 @@ _MODULES = {
         "token_strings",
         "top_tokens",
     ],
-    "lens": ["logit_lens", "unembed"],
+    "lens": [
+        "answer_layer",
+        "entropy",
+        "kl_divergence",
+        "lens_choices",
+        "logit_lens",
+        "unembed",
+    ],
     "contrast": [
         "Contrast",
         "candidate_layers",
@@ -44,6 +51,9 @@ _MODULES = {
     ],
     "views": ["layer_similarity", "residual_changes", "residual_norms"],
     "widgets": ["LayerPicker", "explore_activations"],
+    "widgets_lens": ["explore_lens"],
+    "plots_contrast": ["plot_before_after", "plot_contrast"],
+    "widgets_contrast": ["explore_contrast"],
     "doctor": ["check_machine"],
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}

@@ -17,22 +17,22 @@ from torch import Tensor, nn
 from transformers import LogitsProcessor
 
 from .activations import _layer_numbers, find_decoder_layers, record_activations
-from .lens import unembed
+from .lens import kl_divergence, unembed
 
 MOST = 20  # layers that "low" and "high" look at; the paper's parts of a model have no more
 
 
-def jensen_shannon(p: Tensor, q: Tensor) -> Tensor:
-    """Jensen-Shannon divergence in nats, from 0 to log 2, of probabilities `(..., vocab)`: `(...)`.
+def jensen_shannon(logits: Tensor, other: Tensor, *, swapped: bool = False) -> Tensor:
+    """Jensen-Shannon divergence in bits, 0 to 1, of p = softmax(logits) and q = softmax(other).
 
-    The mean of KL(p || m) and KL(q || m), where m is the mean of p and q (Lin 1991,
-    doi:10.1109/18.61115). The two broadcast. By hand: lesson 06.
+    The mean of D(p || m) and D(q || m), where m is the mean of p and q (Lin 1991,
+    doi:10.1109/18.61115); `swapped` takes D(m || p) and D(m || q), which has no upper end. Both
+    `(..., vocab)`, to `(...)`, float32. By hand: lesson 06.
     """
-    p, q = p.float(), q.float()
-    m = ((p + q) / 2).clamp(min=torch.finfo(p.dtype).tiny)
-    # xlogy(0, x) is 0: a token of probability 0 adds nothing.
-    terms = torch.xlogy(p, p / m) + torch.xlogy(q, q / m)
-    return terms.sum(dim=-1).clamp(min=0) / 2  # rounding can make it -1e-8
+    log_p, log_q = (z.float().log_softmax(dim=-1) for z in (logits, other))
+    log_m = torch.logaddexp(log_p, log_q) - math.log(2)
+    pairs = [(log_m, log_p), (log_m, log_q)] if swapped else [(log_p, log_m), (log_q, log_m)]
+    return sum(kl_divergence(*pair) for pair in pairs).clamp(min=0) / 2  # rounding: -1e-8
 
 
 def candidate_layers(model: nn.Module, which: str | int | Iterable[int] = "low") -> list[int]:
@@ -69,7 +69,7 @@ def _tied(model: nn.Module) -> bool:
 
 
 class Contrast(NamedTuple):
-    """Scores `(..., vocab)`, the layer picked `(...)`, divergence `(candidates, ...)` in nats."""
+    """Scores `(..., vocab)`, the layer picked `(...)`, divergence `(candidates, ...)` in bits."""
 
     scores: Tensor
     layer: Tensor
@@ -90,7 +90,7 @@ def contrast_logits(
     `logit_lens` gives them; one candidate is contrasted with whatever it says. Scores are
     log q_N - log q_M, and -inf for a token whose q_N is below `alpha` times the highest.
 
-    `kl_swapped` takes KL(m || q) instead of KL(q || m) in the divergence, and `batch_average` takes
+    `kl_swapped` takes D(m || q) instead of D(q || m) in the divergence, and `batch_average` takes
     its mean over the first axis, so that all rows get one layer: the released code does both.
     Raises ValueError for other shapes and for an alpha that is not from 0 to 1. By hand: lesson 06.
     """
@@ -103,30 +103,26 @@ def contrast_logits(
             f"{tuple(final.shape)}, not {shapes}"
         )
     log_final = final.float().log_softmax(dim=-1)
+    forbidden = log_final == -math.inf  # by a processor that came before: out for all layers
     log_early = {
-        i: given.to(final.device).float().log_softmax(-1) for i, given in candidates.items()
+        number: logits.to(final.device).float().masked_fill(forbidden, -math.inf).log_softmax(-1)
+        for number, logits in candidates.items()
     }
-    differ = _swapped if kl_swapped else lambda a, b: jensen_shannon(a.exp(), b.exp())
-    divergence = torch.stack([differ(log_final, early) for early in log_early.values()])
+    divergence = torch.stack(
+        [jensen_shannon(log_final, early, swapped=kl_swapped) for early in log_early.values()]
+    )
     if batch_average and final.dim() > 1:
         divergence = divergence.mean(dim=1, keepdim=True).expand_as(divergence).clone()
     picked = divergence.argmax(dim=0)
     scores = torch.full_like(log_final, -math.inf)
     least = log_final.amax(-1, keepdim=True) + (math.log(alpha) if alpha else -math.inf)
-    plausible = (log_final >= least) & (log_final > -math.inf)
+    plausible = (log_final >= least) & ~forbidden
     for place, early in enumerate(log_early.values()):
         here = plausible & (picked == place)[..., None]
         scores = torch.where(here, log_final - early, scores)
     return Contrast(
         scores, torch.tensor(list(candidates), device=picked.device)[picked], divergence
     )
-
-
-def _swapped(log_p: Tensor, log_q: Tensor) -> Tensor:
-    """The mean of KL(m || p) and KL(m || q), over the tokens that p allows."""
-    log_m = torch.logaddexp(log_p, log_q) - math.log(2)
-    terms = log_m.exp() * (log_m - (log_p + log_q) / 2)
-    return terms.masked_fill(log_p == -math.inf, 0).sum(dim=-1)
 
 
 @contextmanager

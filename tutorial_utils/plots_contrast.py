@@ -28,8 +28,8 @@ def plot_contrast(
     k: int = 6,
     title: str = "The layer that is picked, and what it changes",
 ) -> Figure:
-    """Left, `divergence` `{layer: nats}` from the last layer, the candidates filled, one `picked`.
-    Right, probabilities `(vocab,)` of the next token before and after, of the `k` highest in either.
+    """Left, `divergence` `{layer: bits}` from the last layer, the candidates filled, one `picked`.
+    Right, probabilities `(vocab,)` of the next token before and after, the `k` highest.
     """
     candidates = divergence if candidates is None else candidates
     if picked not in candidates or not set(candidates) <= set(divergence):
@@ -55,7 +55,7 @@ def _draw_divergence(axes: Axes, divergence: Mapping, picked: int, candidates: C
     axes.text(divergence[picked], picked, " picked", va="center", fontsize=9)
     layers = list(divergence)
     axes.set_yticks(layers[:: -(-len(layers) // 17)])
-    axes.set(xlabel="divergence in nats", ylabel="layer (hatched: no candidate)")
+    axes.set(xlabel="divergence in bits", ylabel="layer (hatched: no candidate)")
     axes.set_xlim(0, 1.3 * max(*divergence.values(), 1e-6))
     axes.spines[["top", "right"]].set_visible(False)
 
