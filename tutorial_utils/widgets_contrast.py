@@ -6,7 +6,7 @@ The model runs once for each prompt.
 from __future__ import annotations
 
 import html
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from typing import NamedTuple
 
 import ipywidgets as widgets
