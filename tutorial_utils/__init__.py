@@ -34,6 +34,13 @@ _MODULES = {
         "logit_lens",
         "unembed",
     ],
+    "contrast": [
+        "Contrast",
+        "candidate_layers",
+        "contrast_layers",
+        "contrast_logits",
+        "jensen_shannon",
+    ],
     "plots": [
         "plot_distributions",
         "plot_layer_token_heatmap",
@@ -46,6 +53,8 @@ _MODULES = {
     "views": ["layer_similarity", "residual_changes", "residual_norms"],
     "widgets": ["LayerPicker", "explore_activations"],
     "widgets_lens": ["explore_lens"],
+    "plots_contrast": ["plot_before_after", "plot_contrast"],
+    "widgets_contrast": ["explore_contrast"],
     "doctor": ["check_machine"],
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
