@@ -34,8 +34,11 @@ _MODULES = {
         "plot_similarity",
         "plot_tokens",
     ],
+    "patching": ["patch_each", "read_parts"],
+    "steering": ["Samples", "mean_differences", "sample_steered"],
     "views": ["layer_similarity", "residual_changes", "residual_norms"],
     "widgets": ["LayerPicker", "explore_activations"],
+    "widgets_steering": ["explore_steering", "steering_table"],
     "doctor": ["check_machine"],
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
