@@ -49,12 +49,15 @@ _MODULES = {
         "plot_similarity",
         "plot_tokens",
     ],
+    "patching": ["patch_each", "read_parts"],
+    "plots_contrast": ["plot_before_after", "plot_contrast"],
     "plots_lens": ["plot_answer_layers", "plot_answers_by_layer", "plot_spread_by_layer"],
+    "steering": ["Samples", "mean_differences", "sample_steered"],
     "views": ["layer_similarity", "residual_changes", "residual_norms"],
     "widgets": ["LayerPicker", "explore_activations"],
-    "widgets_lens": ["explore_lens"],
-    "plots_contrast": ["plot_before_after", "plot_contrast"],
     "widgets_contrast": ["explore_contrast"],
+    "widgets_lens": ["explore_lens"],
+    "widgets_steering": ["explore_steering", "steering_table"],
     "doctor": ["check_machine"],
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
