@@ -11,7 +11,8 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
-from .layer_hooks import aside, hooked_layers, locate
+from .decoder_layers import locate
+from .layer_hooks import aside, hooked_layers
 
 
 def unembed(model: nn.Module, hidden: Tensor) -> Tensor:
