@@ -14,7 +14,7 @@ __version__ = "0.1.0"
 
 _MODULES = {
     "models": ["POCKET_LLAMA", "load_model", "pick_device", "pick_dtype"],
-    "layer_hooks": ["find_decoder_layers"],
+    "decoder_layers": ["find_decoder_layers"],
     "activations": ["edit_activations", "read_activations", "record_activations"],
     "decoding": [
         "DecodingStep",
