@@ -37,6 +37,8 @@ _MODULES = {
     "views": ["layer_similarity", "residual_changes", "residual_norms"],
     "widgets": ["LayerPicker", "explore_activations"],
     "doctor": ["check_machine"],
+    "harvest": ["harvest_activations"],
+    "harvest_files": ["read_harvest"],
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
