@@ -59,6 +59,8 @@ _MODULES = {
     "widgets_lens": ["explore_lens"],
     "widgets_steering": ["explore_steering", "steering_table"],
     "doctor": ["check_machine"],
+    "harvest": ["harvest_activations"],
+    "harvest_files": ["read_harvest"],
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 

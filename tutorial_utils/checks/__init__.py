@@ -8,3 +8,4 @@ from tutorial_utils.checks.lesson_04 import *  # noqa: F403
 from tutorial_utils.checks.lesson_05 import *  # noqa: F403
 from tutorial_utils.checks.lesson_06 import *  # noqa: F403
 from tutorial_utils.checks.lesson_07 import *  # noqa: F403
+from tutorial_utils.checks.lesson_08 import *  # noqa: F403
