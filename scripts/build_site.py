@@ -59,7 +59,7 @@ def gather(source: Path) -> None:
     static = source / "_static"
     static.mkdir()
     shutil.copy(ROOT / "docs" / "site" / "site.css", static)
-    shutil.copy(carried_file("sphinx-mathjax-offline", "tex-svg.js"), static)
+    shutil.copy(carried_file("sphinx-mathjax-offline", "mathjax/tex-svg.js"), static)
 
 
 def link_lessons(readme: str) -> str:
@@ -104,9 +104,9 @@ def api_page() -> str:
     return page
 
 
-def carried_file(distribution: str, name: str) -> Path:
-    """A file that an installed distribution brings along."""
-    return next(Path(f.locate()) for f in files(distribution) if f.name == name)
+def carried_file(distribution: str, ending: str) -> Path:
+    """A file that an installed distribution brings along, by the end of its path."""
+    return next(Path(f.locate()) for f in files(distribution) if str(f).endswith(ending))
 
 
 if __name__ == "__main__":
