@@ -2,7 +2,8 @@
 
 What is on a slide, the notebook's cells say in their metadata, under `slideshow`:
 
-    slide_type  "slide" begins a slide, "-" goes on with it; a cell without is on no slide
+    slide_type  "slide" begins a slide, "-" goes on with it, "fragment" waits for a key before that;
+                a cell without is on no slide
     text        Markdown that stands for the cell's text, or above its code
     code        the beginnings of the lines to show; [] shows none, without the key all are shown
     output      how many lines of what was printed; without the key all are shown
@@ -29,8 +30,9 @@ from check_pages import problems
 
 ROOT = Path(__file__).resolve().parents[1]
 SITE, SLIDES = ROOT / "docs" / "site", ROOT / "build" / "slides"
-# What the back row can read. A line of text is 34 px high, one of code 24 px.
-MOST_WORDS, MOST_LINES, MOST_LINES_BESIDE_FIGURE, LONGEST_LINE, WIDE = 60, 16, 4, 100, 76
+# What the back row can read. Of a slide's 720 px, a line of text has 34 and one of code 20 to 28.
+MOST_WORDS, MOST_LINES, MOST_LINES_BESIDE_FIGURE, LONGEST_LINE = 60, 16, 4, 95
+NARROW, WIDE, MOST_LARGE_LINES = 68, 79, 12
 
 
 def main() -> int:
@@ -70,7 +72,7 @@ def make_deck(nb: NotebookNode) -> NotebookNode:
             notes = []
         if cell.cell_type == "markdown":
             notes.append(cell.source)
-        if show.get("slide_type") in ("slide", "-"):
+        if show.get("slide_type") in ("slide", "fragment", "-"):
             deck.cells += shown(cell, show)
     deck.cells += _notes(notes)
     if not any(cell.metadata.slideshow.slide_type == "slide" for cell in deck.cells):
@@ -97,15 +99,24 @@ def shown(cell: NotebookNode, show: dict) -> list[NotebookNode]:
         outputs = [keep_output(output, show.get("output")) for output in cell.outputs]
         outputs = [output for output in outputs if output]
         lines = [*source.split("\n"), *"".join(o.get("text", "") for o in outputs).split("\n")]
-        tags = ["wide"] if max(map(len, lines)) > WIDE else []
-        tags += (
-            ["beside"] if source and any("image/png" in o.get("data", {}) for o in outputs) else []
-        )
-        tags += [] if source else ["hide-input"]
+        has_figure = any("image/png" in output.get("data", {}) for output in outputs)
+        tags = [
+            _size(lines),
+            *["hide-input"] * (not source),
+            *["beside"] * bool(source and has_figure),
+        ]
         new = nbformat.v4.new_code_cell(source, outputs=outputs)
         new.metadata = nbformat.from_dict({"slideshow": kind, "tags": tags})
         cells.append(new)
     return cells
+
+
+def _size(lines: list[str]) -> str:
+    """The class that sets the size of a cell's code and print; a longer line of print is broken."""
+    longest = max((len(line) for line in lines if len(line) <= LONGEST_LINE), default=0)
+    if longest > WIDE:
+        return "wide"
+    return "narrow" if longest <= NARROW and len(lines) <= MOST_LARGE_LINES else "middle"
 
 
 def keep_lines(source: str, beginnings: list[str] | None) -> list[str]:
@@ -116,9 +127,7 @@ def keep_lines(source: str, beginnings: list[str] | None) -> list[str]:
     for beginning in beginnings:
         if not any(line.strip().startswith(beginning) for line in lines):
             raise ValueError(f"no line of this cell begins with {beginning!r}:\n{source}")
-    kept = (
-        [line for line in lines if line.strip().startswith(tuple(beginnings))] if beginnings else []
-    )
+    kept = [line for line in lines if line.strip().startswith(tuple(beginnings))]
     indent = min((len(line) - len(line.lstrip()) for line in kept), default=0)
     return [line[indent:] for line in kept]
 
