@@ -26,6 +26,14 @@ _MODULES = {
         "token_strings",
         "top_tokens",
     ],
+    "lens": [
+        "answer_layer",
+        "entropy",
+        "kl_divergence",
+        "lens_choices",
+        "logit_lens",
+        "unembed",
+    ],
     "plots": [
         "plot_distributions",
         "plot_layer_token_heatmap",
@@ -34,8 +42,10 @@ _MODULES = {
         "plot_similarity",
         "plot_tokens",
     ],
+    "plots_lens": ["plot_answer_layers", "plot_answers_by_layer", "plot_spread_by_layer"],
     "views": ["layer_similarity", "residual_changes", "residual_norms"],
     "widgets": ["LayerPicker", "explore_activations"],
+    "widgets_lens": ["explore_lens"],
     "doctor": ["check_machine"],
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}

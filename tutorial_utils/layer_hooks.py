@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import NamedTuple
 
 import torch
@@ -104,6 +105,7 @@ def hooked_layers(
     handles, layers, owner = [], list(where.layers), where.owners[-1]
     try:
         if note is not None:
+            note, start, end = map(_at_this_depth, (note, start, end))
             for part in where.owners:
                 handles.append(part.register_forward_pre_hook(note, with_kwargs=True))
             handles.append(owner.register_forward_pre_hook(start, with_kwargs=True))
@@ -135,8 +137,26 @@ def _hook_layer(
             return type(output)([new, *output[1:]]) if is_many else new
 
     if number == 0:
-        return layers[0].register_forward_pre_hook(before, with_kwargs=True)
-    return layers[number - 1].register_forward_hook(after)
+        return layers[0].register_forward_pre_hook(_at_this_depth(before), with_kwargs=True)
+    return layers[number - 1].register_forward_hook(_at_this_depth(after))
+
+
+_depth: ContextVar[int] = ContextVar("asides around this forward pass", default=0)
+
+
+@contextmanager
+def aside() -> Iterator[None]:
+    """Run the model for a purpose of one's own: only hooks put in inside this block see it."""
+    before = _depth.set(_depth.get() + 1)
+    try:
+        yield
+    finally:
+        _depth.reset(before)
+
+
+def _at_this_depth(hook: Callable) -> Callable:
+    depth = _depth.get()
+    return lambda *args: hook(*args) if _depth.get() == depth else None
 
 
 def _checked(number: int, hidden: object, width: int | None) -> Tensor:
