@@ -468,7 +468,7 @@ def test_what_make_notebooks_leaves_can_be_committed():
     )
     *_, text, widget = nb.cells[1].outputs
     assert text.text.endswith("printed in two messages\n")
-    assert widget.data["text/plain"] == run_notebooks.INSTEAD_OF_WIDGET
+    assert widget.data["text/plain"] == run_notebooks.INSTEAD_OF_WIDGET + run_notebooks.AT_REST
 
 
 def test_make_notebooks_leaves_no_trace_of_a_progress_bar():

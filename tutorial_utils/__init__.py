@@ -34,8 +34,15 @@ _MODULES = {
         "plot_similarity",
         "plot_tokens",
     ],
-    "views": ["layer_similarity", "residual_changes", "residual_norms"],
-    "widgets": ["LayerPicker", "explore_activations"],
+    "token_views": ["continue_prompt", "filtered_choice", "token_rows"],
+    "views": ["largest_coordinates", "layer_similarity", "residual_changes", "residual_norms"],
+    "widgets": [
+        "LayerPicker",
+        "explore_activations",
+        "explore_softmax",
+        "explore_tokens",
+        "step_decoding",
+    ],
     "doctor": ["check_machine"],
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
