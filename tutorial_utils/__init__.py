@@ -36,7 +36,7 @@ _MODULES = {
     ],
     "views": ["layer_similarity", "residual_changes", "residual_norms"],
     "widgets": ["LayerPicker", "explore_activations"],
-    "doctor": ["check_machine"],
+    "doctor": ["check_machine", "short_report"],
     "harvest": ["harvest_activations"],
     "harvest_files": ["read_harvest"],
 }
