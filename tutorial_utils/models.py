@@ -27,8 +27,10 @@ from transformers.utils import logging
 from .load_errors import check_folder, check_hub, check_kind, plain_errors
 from .memory import place
 
-POCKET_LLAMA = Path(__file__).parent / "pocket_llama"  # the folder of the shipped model
-DTYPE = "dtype" if Version(__version__) >= Version("4.56") else "torch_dtype"  # renamed in 4.56
+#: The folder of the shipped model.
+POCKET_LLAMA = Path(__file__).parent / "pocket_llama"
+#: What the argument for the dtype is called: it was renamed in transformers 4.56.
+DTYPE = "dtype" if Version(__version__) >= Version("4.56") else "torch_dtype"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
