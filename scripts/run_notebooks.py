@@ -36,7 +36,9 @@ from notebook_tools import (  # noqa: E402
 )
 
 SECONDS = 300  # a hang, not a slow machine
-INSTEAD_OF_WIDGET = "A widget: run this cell to move it. The output above shows the same, at rest."
+# A widget of the package says by itself what it is for, in its plain text. This is for others.
+INSTEAD_OF_WIDGET = "Widget: move its controls. Run this cell to use it."
+AT_REST = " The output above shows the same, at rest."
 
 
 def main() -> int:
@@ -89,8 +91,9 @@ def clean(nb: NotebookNode) -> None:
             data = output.get("data", {})
             if WIDGET_MIME in data:
                 del data[WIDGET_MIME]
-                data["text/plain"] = INSTEAD_OF_WIDGET
-                data.setdefault("text/html", f"<p><em>{INSTEAD_OF_WIDGET}</em></p>")
+                said = data["text/plain"] if data["text/plain"].startswith("Widget: ") else ""
+                data["text/plain"] = (said or INSTEAD_OF_WIDGET) + AT_REST
+                data.setdefault("text/html", f"<p><em>{data['text/plain']}</em></p>")
 
 
 if __name__ == "__main__":

@@ -469,7 +469,7 @@ def test_what_make_notebooks_leaves_can_be_committed():
     )
     *_, text, widget = nb.cells[1].outputs
     assert text.text.endswith("printed in two messages\n")
-    assert widget.data["text/plain"] == run_notebooks.INSTEAD_OF_WIDGET
+    assert widget.data["text/plain"] == run_notebooks.INSTEAD_OF_WIDGET + run_notebooks.AT_REST
     assert nb.cells[1].metadata.slideshow == {"slide_type": "slide"}
 
 

@@ -12,7 +12,8 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
-from .layer_hooks import DecoderLayers, aside, hooked_layers, locate
+from .decoder_layers import DecoderLayers, locate
+from .layer_hooks import aside, hooked_layers
 
 NO_LENS = (
     "the logits of {} are made of more than the residual stream of its last layer, so that no "

@@ -31,16 +31,16 @@ def plot_answers_by_layer(
     probs, ranks = _checked(probs, len(names)), _checked(ranks, len(names))
     figure = _new_figure(3.3, title)
     left, right = figure.subplots(1, 2)
-    for i, name in enumerate(names):
+    for i in range(len(names)):
         look = {"color": OKABE_ITO[i], "marker": MARKERS[i], "markersize": 5}
-        left.plot(probs[:, i], label=_drawable(name), **look)
+        left.plot(probs[:, i], **look)
         right.plot(ranks[:, i], **look)
     left.set(ylabel="probability of the answer", ylim=(-0.03, 1.03))
     right.set(ylabel="rank of the answer (log scale)", yscale="log")
     right.set_ylim(max(10, ranks.max()) * 1.2, 0.85)
     right.yaxis.set_major_formatter("{x:g}")
     _name_layers(left, right)
-    figure.legend(loc="outside lower center", ncols=len(names), frameon=False)
+    _name_parts(figure, left.lines, names, loc="outside lower center", ncols=len(names))
     return figure
 
 
@@ -54,6 +54,7 @@ def plot_answer_layers(
     if not 1 <= len(layers) <= len(OKABE_ITO):
         raise ValueError(f"layers has {len(layers)} kinds: it must be 1 to {len(OKABE_ITO)}")
     columns = [*range(last + 1), -1]
+    places = [*range(last + 1), last + 1 + max(1, last // 12)]  # room for the word "never"
     figure = _new_figure(2.8, title)
     axes = figure.add_subplot()
     bottom = torch.zeros(len(columns))
@@ -63,15 +64,15 @@ def plot_answer_layers(
         if wrong:
             raise ValueError(f"layer {wrong[0]} of {kind!r} is not one of 0 to {last}, or -1")
         height = torch.stack([(numbers == column).sum() for column in columns])
-        look = {"color": color, "hatch": hatch, "edgecolor": "white", "label": _drawable(kind)}
-        axes.bar(range(len(columns)), height.numpy(), bottom=bottom.numpy(), **look)
+        look = {"color": color, "hatch": hatch, "edgecolor": "white"}
+        axes.bar(places, height.numpy(), bottom=bottom.numpy(), **look)
         bottom += height
     step = -(-len(columns) // 20)
-    axes.set_xticks([*range(0, last + 1, step), last + 1], [*range(0, last + 1, step), "never"])
+    axes.set_xticks([*places[:-1:step], places[-1]], [*range(0, last + 1, step), "never"])
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set(xlabel="first layer at which the answer is first choice", ylabel="prompts")
     axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside right upper", frameon=False)
+    _name_parts(figure, axes.containers, list(layers), loc="outside right upper")
     return figure
 
 
@@ -79,6 +80,8 @@ def plot_spread_by_layer(
     values: Mapping[str, torch.Tensor], *, title: str = "Median and middle half of the prompts"
 ) -> Figure:
     """A panel for each `{label: (layers, prompts)}`: the median of the prompts, and quartiles."""
+    if not values:
+        raise ValueError("there is nothing to draw: give at least one {label: (layers, prompts)}")
     figure = _new_figure(2.9, title)
     panels = figure.subplots(1, len(values), squeeze=False)[0]
     for axes, (label, each) in zip(panels, values.items(), strict=True):
@@ -99,6 +102,12 @@ def _checked(values: torch.Tensor, prompts: int | None = None) -> np.ndarray:
         named = "" if prompts is None else f" with {prompts} prompts, one for each name"
         raise ValueError(f"values must be (layers, prompts){named}, not {values.shape}")
     return values
+
+
+def _name_parts(figure: Figure, parts: Sequence, names: Sequence[str], **place: object) -> None:
+    legend = figure.legend(parts, [""] * len(names), frameon=False, **place)
+    for text, name in zip(legend.get_texts(), names, strict=True):  # a name may start with "_"
+        text.set(text=_drawable(name), parse_math=False)
 
 
 def _name_layers(*panels: Axes) -> None:
