@@ -22,6 +22,7 @@ from nbformat import NotebookNode
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 from notebook_tools import (  # noqa: E402
+    KEPT,
     LESSONS,
     METADATA,
     WIDGET_MIME,
@@ -78,7 +79,8 @@ def clean(nb: NotebookNode) -> None:
     """Leaves of a notebook that has run what a reader with no kernel has use for."""
     nb.metadata = nbformat.from_dict({**METADATA, "outputs_of": hash_sources(nb)})
     for cell in nb.cells:
-        cell.metadata = nbformat.from_dict({"tags": tags(cell)} if tags(cell) else {})
+        kept = {key: cell.metadata[key] for key in KEPT if cell.metadata.get(key)}
+        cell.metadata = nbformat.from_dict(kept)
     for cell in code_cells(nb):
         if "widget" not in tags(cell):  # a progress bar
             cell.outputs = [o for o in cell.outputs if WIDGET_MIME not in o.get("data", {})]
