@@ -127,11 +127,11 @@ def test_a_picker_that_others_use_too_says_which_layers(llama):
     assert parts.layer.options == (1, 3) and parts.picked()[0] == 1
     parts.layer.value = 1
     assert parts.picked()[0] == 2
-    picker._list.value = (0, 3, 4)
+    picker.value = (0, 3, 4)
     assert parts.rows() == ["4", "3", "0"] and parts.layer.value == 4
-    picker._list.value = ()
+    picker.value = ()
     assert "Pick at least one" in parts.message.value
-    picker._list.value = (2,)
+    picker.value = (2,)
     assert not parts.message.value and parts.rows() == ["2"]
 
 

@@ -19,7 +19,7 @@ from .contrast import candidate_layers, contrast_logits, jensen_shannon
 from .decoding import encode, token_strings
 from .lens import logit_lens
 from .plots_contrast import plot_contrast
-from .widgets import LayerPicker, errors_shown, png
+from .widgets_shared import Explorer, LayerPicker, errors_shown, png
 
 MOST_TOKENS = 40  # the last ones of a long prompt
 
@@ -83,7 +83,7 @@ def explore_contrast(
     tokenizer: PreTrainedTokenizerBase,
     prompt: str,
     picker: LayerPicker | None = None,
-) -> widgets.VBox:
+) -> Explorer:
     """Pick layers, a token and alpha; see which layer the rule takes and what that changes.
 
     A `picker` of layers that other widgets use too can be given; the last layer is left out.
@@ -125,8 +125,8 @@ def explore_contrast(
     for control in (picker, token, alpha):
         control.observe(redraw, "value")
     redraw()
-    controls = widgets.VBox([token, alpha, said, message])
-    return widgets.VBox([text, widgets.HBox([picker, controls]), image])
+    parts = [text, picker, token, alpha, said, message, image]
+    return Explorer(parts, "pick the layers to contrast with, and see what changes")
 
 
 def _places(view: ContrastView) -> list[tuple[str, int]]:

@@ -21,7 +21,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from .activations import read_activations
 from .decoding import encode, token_strings
 from .lens import lens_choices
-from .widgets import LayerPicker, errors_shown
+from .widgets_shared import Explorer, LayerPicker, errors_shown
 
 MOST_TOKENS = 40  # columns of the table
 _numbers = count(1)  # tells the tables of a page apart
@@ -83,7 +83,7 @@ def explore_lens(
     tokenizer: PreTrainedTokenizerBase,
     prompt: str,
     picker: LayerPicker | None = None,
-) -> widgets.VBox:
+) -> Explorer:
     """Type a prompt and see each layer's first choice after each token, and the five best of one.
 
     A `picker` of layers that other widgets use too can be given; it says which rows are shown.
@@ -139,7 +139,9 @@ def explore_lens(
     layer.value = layer.options[-1]
     show_table()
     chosen = widgets.VBox([layer, token, best])
-    return widgets.VBox([text, message, table, mark, widgets.HBox([picker, chosen])])
+    below = widgets.VBox([picker, chosen])
+    parts = [text, message, table, mark, below]
+    return Explorer(parts, "type a prompt, and see each layer's five best next tokens")
 
 
 def _cell(view: LensView, layer: int, place: int) -> str:

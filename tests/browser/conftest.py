@@ -6,6 +6,7 @@ was made in the test. Screenshots go to tests/browser/screenshots.
 
 from __future__ import annotations
 
+import os
 import secrets
 import shutil
 import socket
@@ -28,6 +29,8 @@ from setup_browser import find_browser
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--force-color-profile=srgb"]
 FLAGS += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
 SECONDS_TO_START = 180
+# How long a widget may take to follow, in milliseconds. A busy machine sets FOLLOW_MS=1000.
+FOLLOW_MS = float(os.environ.get("FOLLOW_MS", 150))
 
 follow_times: dict[str, list[float]] = {}
 
@@ -136,14 +139,15 @@ def follow() -> Callable[[str, list[float]], None]:
     def note(name: str, milliseconds: list[float]) -> None:
         follow_times[name] = milliseconds
         assert len(milliseconds) >= 15
-        assert statistics.median(milliseconds) <= 150, milliseconds
+        assert statistics.median(milliseconds) <= FOLLOW_MS, milliseconds
 
     return note
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if follow_times:
-        terminalreporter.section("from a move to what it changes on the screen, 150 ms at most")
+        limit = f"{FOLLOW_MS:g} ms at most"
+        terminalreporter.section(f"from a move to what it changes on the screen, {limit}")
         for name, times in follow_times.items():
             middle, most = statistics.median(times), max(times)
             line = f"median {middle:4.0f} ms, longest {most:4.0f} ms of {len(times)} moves  {name}"
