@@ -6,7 +6,7 @@ PORT ?= 8888
 export IP PORT
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lab test notebooks pocket-llama lint
+.PHONY: help setup lab test notebooks site slides pocket-llama lint
 
 help:  ## This list.
 	@echo 'Targets:'
@@ -25,6 +25,17 @@ test: setup  ## Runs all tests, the notebooks among them.
 
 notebooks: setup  ## Runs the notebooks and writes their outputs, ready to commit.
 	@.venv/bin/python scripts/run_notebooks.py
+
+site: .venv-site/ready  ## Builds the site of the series in build/site, which needs no network to read.
+	@.venv-site/bin/python scripts/build_site.py
+
+slides: .venv-site/ready  ## Builds a deck of slides for each lesson in build/slides.
+	@.venv-site/bin/python scripts/build_slides.py
+
+.venv-site/ready: requirements-site.txt
+	@"$(PYTHON)" -m venv --clear .venv-site
+	@.venv-site/bin/python -m pip install --disable-pip-version-check -r requirements-site.txt
+	@touch $@
 
 pocket-llama: setup  ## Trains the shipped model again from its seed (45 minutes on 2 cores at most).
 	@.venv/bin/python pocket_llama/train.py

@@ -22,6 +22,7 @@ from nbformat import NotebookNode
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 from notebook_tools import (  # noqa: E402
+    KEPT,
     LESSONS,
     METADATA,
     WIDGET_MIME,
@@ -35,7 +36,9 @@ from notebook_tools import (  # noqa: E402
 )
 
 SECONDS = 300  # a hang, not a slow machine
-INSTEAD_OF_WIDGET = "A widget: run this cell to move it. The output above shows the same, at rest."
+# A widget of the package says by itself what it is for, in its plain text. This is for others.
+INSTEAD_OF_WIDGET = "Widget: move its controls. Run this cell to use it."
+AT_REST = " The output above shows the same, at rest."
 
 
 def main() -> int:
@@ -76,7 +79,8 @@ def clean(nb: NotebookNode) -> None:
     """Leaves of a notebook that has run what a reader with no kernel has use for."""
     nb.metadata = nbformat.from_dict({**METADATA, "outputs_of": hash_sources(nb)})
     for cell in nb.cells:
-        cell.metadata = nbformat.from_dict({"tags": tags(cell)} if tags(cell) else {})
+        kept = {key: cell.metadata[key] for key in KEPT if cell.metadata.get(key)}
+        cell.metadata = nbformat.from_dict(kept)
     for cell in code_cells(nb):
         if "widget" not in tags(cell):  # a progress bar
             cell.outputs = [o for o in cell.outputs if WIDGET_MIME not in o.get("data", {})]
@@ -87,8 +91,9 @@ def clean(nb: NotebookNode) -> None:
             data = output.get("data", {})
             if WIDGET_MIME in data:
                 del data[WIDGET_MIME]
-                data["text/plain"] = INSTEAD_OF_WIDGET
-                data.setdefault("text/html", f"<p><em>{INSTEAD_OF_WIDGET}</em></p>")
+                said = data["text/plain"] if data["text/plain"].startswith("Widget: ") else ""
+                data["text/plain"] = (said or INSTEAD_OF_WIDGET) + AT_REST
+                data.setdefault("text/html", f"<p><em>{data['text/plain']}</em></p>")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import nbformat
 from nbformat import NotebookNode
 
-from notebook_tools import METADATA, WIDGET_MIME, code_cells, hash_sources, name_cell
+from notebook_tools import KEPT, METADATA, WIDGET_MIME, code_cells, hash_sources, name_cell
 
 LARGEST_IMAGE = 200_000  # bytes
 MACHINE_PATH = re.compile(
@@ -119,8 +119,8 @@ def has_no_trace_of_the_run(nb: NotebookNode) -> Iterator[str]:
     if {**nb.metadata, "outputs_of": None} != {**METADATA, "outputs_of": None}:
         yield f"the notebook's metadata is {dict(nb.metadata)}"
     for cell in nb.cells:
-        if set(cell.metadata) - {"tags"}:
-            yield f"{name_cell(nb, cell)} has more metadata than tags: {list(cell.metadata)}"
+        if set(cell.metadata) - set(KEPT):
+            yield f"{name_cell(nb, cell)} has metadata of no use here: {list(cell.metadata)}"
 
 
 RULES = [

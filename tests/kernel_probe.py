@@ -108,9 +108,13 @@ def _moves(control: Any) -> list[Any]:
         return []
     start = control.value
     if hasattr(control, "index") and hasattr(control, "options"):
-        several = isinstance(control.index, tuple)
-        places = list(range(len(control.options)))[:MOST_OPTIONS]
-        values = [(place,) if several else place for place in places] + [control.index]
+        places, last = list(range(len(control.options)))[:MOST_OPTIONS], len(control.options) - 1
+        values = places
+        if type(control).__name__ == "SelectionRangeSlider":
+            values = [(0, 0), (0, last), (last, last)]
+        elif isinstance(control.index, tuple):
+            values = [(place,) for place in places]
+        values = [*values, control.index]
         return [functools.partial(setattr, control, "index", value) for value in values]
     if isinstance(start, bool):
         values = [not start, start]

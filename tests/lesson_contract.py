@@ -221,7 +221,9 @@ def hooks_before_it_records(nb: NotebookNode, number: str) -> Iterator[str]:
 
 
 def shows_widgets_last(nb: NotebookNode, number: str) -> Iterator[str]:
-    widgets = {name for name, (module, _) in package_functions().items() if module == "widgets"}
+    widgets = {
+        name for name, (module, _) in package_functions().items() if module.startswith("widgets")
+    }
     before = None
     for cell, uses in zip(code_cells(nb), package_uses(code_cells(nb)), strict=True):
         if (uses & widgets or "ipywidgets" in cell.source) and "widget" not in tags(cell):

@@ -36,6 +36,8 @@ METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
 }
+# What a cell says about itself: what the tests need to know, and what the slides show of it.
+KEPT = ("tags", "slideshow")
 WIDGET_MIME = "application/vnd.jupyter.widget-view+json"
 
 # Run after the last cell: what it left running in the background fails now or is forgotten.

@@ -1,4 +1,4 @@
-"""Recording and editing on every model type that AutoModelForCausalLM knows.
+"""Recording, editing and the logit lens on every model type that AutoModelForCausalLM knows.
 
 Each type is built tiny, offline and with random weights: a generic rule makes the default
 configuration small, a short table names the exceptions. What cannot be built, and what is
@@ -22,6 +22,7 @@ from tutorial_utils.activations import (
     read_activations,
     record_activations,
 )
+from tutorial_utils.lens import unembed
 
 # The tables below were made with this version. With another one a type that is in no table is
 # skipped with its reason, and what can be built and recorded must still be right.
@@ -124,6 +125,12 @@ REFUSED = {
     "reformer": "two streams (reversible layers)",
     "xlm": "no list of layers: attention, MLP and norms have a list each",
     "xlnet": "the stream is (seq, batch, hidden)",
+}
+# Types with a residual stream that no logit lens can look at, and why.
+NO_LENS = {
+    "inkling2_text": "its logits are made of the streams of several layers",
+    "musicgen": "has a head for each of several codebooks",
+    "musicgen_melody": "has a head for each of several codebooks",
 }
 # Where output_hidden_states is not the stream, as it leaves out the embedding output and counts
 # from the first layer on: the list of layers, looked up in the model's source.
@@ -298,6 +305,20 @@ def check(model: torch.nn.Module, by_hand: str | None) -> None:
     assert count_hooks(model) == hooks
 
 
+def check_lens(model: torch.nn.Module, model_type: str) -> None:
+    """Layer n gives the model's own logits, or the model is refused in words."""
+    with record_activations(model, -1) as activations:
+        logits = model(**inputs_of(model)).logits
+    try:
+        lens = unembed(model, activations[-1])
+    except ValueError as error:
+        if TABLES_HOLD:
+            assert model_type in NO_LENS, error
+        return
+    assert model_type not in NO_LENS
+    torch.testing.assert_close(lens, logits, rtol=1e-4, atol=1e-4)
+
+
 OUTCOMES: dict[str, str] = {}
 REASONS: dict[str, str] = {}
 
@@ -342,6 +363,7 @@ def test_model_type(model_type):
             set_aside(model_type, "not buildable", error, NOT_BUILDABLE)
         return
     check(model, BY_HAND.get(model_type))
+    check_lens(model, model_type)
     OUTCOMES[model_type] = "passed"
 
 

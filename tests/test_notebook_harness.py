@@ -459,6 +459,7 @@ def test_what_make_notebooks_leaves_can_be_committed():
     nb.cells[1].metadata.tags = [*nb.cells[1].metadata.tags, "widget"]
     nb.metadata.update(widgets={}, language_info={"name": "python", "version": "3.11.7"})
     nb.cells[1].metadata.update(execution={"iopub.status.busy": "2026-01-01"})
+    nb.cells[1].metadata.update(slideshow={"slide_type": "slide"})
     stream(nb, "stdout", "printed in ")
     stream(nb, "stdout", "two messages\n")
     show(nb, text="IntSlider(value=3)", widget="{}")
@@ -468,7 +469,8 @@ def test_what_make_notebooks_leaves_can_be_committed():
     )
     *_, text, widget = nb.cells[1].outputs
     assert text.text.endswith("printed in two messages\n")
-    assert widget.data["text/plain"] == run_notebooks.INSTEAD_OF_WIDGET
+    assert widget.data["text/plain"] == run_notebooks.INSTEAD_OF_WIDGET + run_notebooks.AT_REST
+    assert nb.cells[1].metadata.slideshow == {"slide_type": "slide"}
 
 
 def test_make_notebooks_leaves_no_trace_of_a_progress_bar():

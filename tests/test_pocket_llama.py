@@ -58,11 +58,6 @@ def test_the_series_prompt(model, tokenizer):
     assert token == " McDonald" and probability >= 0.9
 
 
-# Strict: a model that reaches the bar makes these fail, and then the mark goes.
-NOT_YET = "the shipped model tells the kinds of fact apart, and not yet whose each is"
-
-
-@pytest.mark.xfail(strict=True, reason=NOT_YET)
 @pytest.mark.parametrize("unseen", [False, True])
 def test_recall(model, tokenizer, unseen):
     prompts = evaluate.recall_prompts(300, unseen=unseen)
@@ -87,7 +82,6 @@ def test_stories(model, tokenizer):
     assert {"happy", "sad"} <= {corpus.mood_of(text) for text, _ in stories}
 
 
-@pytest.mark.xfail(strict=True, reason="the shipped model copies a repeated list only in part")
 def test_repeated_words(model, tokenizer):
     first, second = evaluate.repeat_losses(model, tokenizer, 30)
     assert second <= first / 3
@@ -105,7 +99,21 @@ def test_held_out_pairs_are_never_trained_on():
             assert not corpus.held_out(start.split()[0], thing)
         for start, thing in corpus.draw_facts(rng, 3, unseen=True):
             assert corpus.held_out(start.split()[0], thing)
+        for pair in corpus.pairs_document(rng).rstrip(".").split(". "):
+            assert not corpus.held_out(*pair.split())
     assert corpus.held_out("Trump", "McDonald's")
+
+
+def test_look_back_heads(tokenizer):
+    """Before training, head h of the first layer attends most to the token h + 1 places back."""
+    model = train.build_model(0, tokenizer)
+    model.set_attn_implementation("eager")
+    inputs = tokenizer(corpus.recall_document(random.Random(1)), return_tensors="pt")
+    with torch.no_grad():
+        heads = model(**inputs, output_attentions=True).attentions[0][0]
+    for head, attention in enumerate(heads):
+        back = torch.stack([attention.diagonal(-d)[8:].mean() for d in range(8)])
+        assert back.argmax() == head + 1 and back.max() > 0.5
 
 
 def test_moods():

@@ -14,7 +14,7 @@ __version__ = "0.1.0"
 
 _MODULES = {
     "models": ["POCKET_LLAMA", "load_model", "pick_device", "pick_dtype"],
-    "layer_hooks": ["find_decoder_layers"],
+    "decoder_layers": ["find_decoder_layers"],
     "activations": ["edit_activations", "read_activations", "record_activations"],
     "decoding": [
         "DecodingStep",
@@ -26,6 +26,21 @@ _MODULES = {
         "token_strings",
         "top_tokens",
     ],
+    "lens": [
+        "answer_layer",
+        "entropy",
+        "kl_divergence",
+        "lens_choices",
+        "logit_lens",
+        "unembed",
+    ],
+    "contrast": [
+        "Contrast",
+        "candidate_layers",
+        "contrast_layers",
+        "contrast_logits",
+        "jensen_shannon",
+    ],
     "plots": [
         "plot_distributions",
         "plot_layer_token_heatmap",
@@ -34,9 +49,25 @@ _MODULES = {
         "plot_similarity",
         "plot_tokens",
     ],
-    "views": ["layer_similarity", "residual_changes", "residual_norms"],
-    "widgets": ["LayerPicker", "explore_activations"],
+    "patching": ["patch_each", "read_parts"],
+    "plots_contrast": ["plot_before_after", "plot_contrast"],
+    "plots_lens": ["plot_answer_layers", "plot_answers_by_layer", "plot_spread_by_layer"],
+    "steering": ["Samples", "mean_differences", "sample_steered"],
+    "token_views": ["continue_prompt", "filtered_choice", "token_rows"],
+    "views": ["largest_coordinates", "layer_similarity", "residual_changes", "residual_norms"],
+    "widgets": [
+        "LayerPicker",
+        "explore_activations",
+        "explore_softmax",
+        "explore_tokens",
+        "step_decoding",
+    ],
+    "widgets_contrast": ["explore_contrast"],
+    "widgets_lens": ["explore_lens"],
+    "widgets_steering": ["explore_steering", "steering_table"],
     "doctor": ["check_machine"],
+    "harvest": ["harvest_activations"],
+    "harvest_files": ["read_harvest"],
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 

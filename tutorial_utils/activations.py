@@ -13,8 +13,9 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from .layer_hooks import find_decoder_layers, hooked_layers, locate
-from .recorder import Activations, Stop
+from .decoder_layers import find_decoder_layers, locate
+from .layer_hooks import hooked_layers
+from .recorder import Activations, Stop, parameters
 
 __all__ = [
     "Activations",
@@ -67,11 +68,15 @@ def record_activations(
     """
     where = locate(model)
     numbers = _layer_numbers(layers, len(where.layers))
+    positions = _checked_positions(positions)
+    if positions != "last" and "input_ids" in parameters(type(where.owners[-1])):
+        # The inner part is told how many tokens there are; only the mask may be kept from it.
+        where = where._replace(owners=where.owners[-1:])
     activations = Activations(
         numbers,
         outermost=id(where.owners[0]),
         last=len(where.layers),
-        positions=_checked_positions(positions),
+        positions=positions,
         to=to,
         dtype=dtype,
         detach=detach,
@@ -155,8 +160,10 @@ def edit_activations(
 def _layer_numbers(layers: int | slice | Iterable[int] | None, last: int) -> list[int]:
     """Layer numbers from 0 to `last`, in the order given, each once; ValueError if not there."""
     every = range(last + 1)
-    if layers is None or isinstance(layers, slice):
-        layers = every[layers or slice(None)]
+    if layers is None:
+        return [*every]
+    if isinstance(layers, slice):
+        layers = every[layers]
     elif not isinstance(layers, Iterable):
         layers = [layers]
     numbers = []

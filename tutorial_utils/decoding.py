@@ -54,9 +54,9 @@ def encode(
 
 @torch.no_grad()
 def _forward(model: PreTrainedModel, ids: torch.Tensor, mask: torch.Tensor, **options: object):
-    """One forward pass over the last tokens of `mask`'s; logits of the last position only."""
+    """One forward pass over the last tokens of `mask`'s; by default logits of the last only."""
     positions = (mask.cumsum(dim=-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
-    options |= {"position_ids": positions, "logits_to_keep": 1}
+    options = {"position_ids": positions, "logits_to_keep": 1, **options}
     known = inspect.signature(model.forward).parameters  # not every architecture takes all of them
     options = {name: value for name, value in options.items() if name in known}
     return model(input_ids=ids, attention_mask=mask, **options)

@@ -25,7 +25,8 @@ from transformers.utils import logging
 from .load_errors import check_folder, check_hub, check_kind, plain_errors
 from .memory import place
 
-POCKET_LLAMA = Path(__file__).parent / "pocket_llama"  # the folder of the shipped model
+#: The folder of the shipped model.
+POCKET_LLAMA = Path(__file__).parent / "pocket_llama"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 

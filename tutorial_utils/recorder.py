@@ -14,7 +14,7 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
-from .layer_hooks import NO_STREAM
+from .decoder_layers import NO_STREAM
 
 
 class Activations(Mapping):
@@ -33,6 +33,8 @@ class Activations(Mapping):
         self._new: dict[int, tuple[Tensor, int]] | None = None  # this pass; None between passes
         self._seq = self._mask = None  # tokens and mask of this pass, where its inputs tell
         self._columns: Tensor | None = None  # what is kept of this pass
+        self._given: list = []  # of what this pass was given, what may be a cache
+        self._as_it_is = positions is None and to is None and dtype is None
 
     def __getitem__(self, layer: int) -> Tensor:
         try:
@@ -75,10 +77,11 @@ class Activations(Mapping):
         """See what the model, and each part down to the owner of the layers, is given."""
         if id(part) == self._outermost:  # a pass that broke off leaves nothing behind
             self._seq = self._mask = None
-        given = {**dict(zip(_parameters(type(part)), args)), **kwargs} if args else kwargs
+        given = {**dict(zip(parameters(type(part)), args)), **kwargs} if args else kwargs
         for name in ("input_ids", "inputs_embeds"):
-            if isinstance(given.get(name), Tensor) and given[name].dim() > 1:
-                self._seq = given[name].shape[1]
+            tensor = given.get(name)
+            if isinstance(tensor, Tensor) and tensor.dim() > 1:
+                self._seq = tensor.shape[1]
         mask = given.get("attention_mask")
         # Inner parts may get the mask in a form of their own; the plain one is (batch, seq).
         if self._mask is None or (isinstance(mask, Tensor) and mask.dim() == 2):
@@ -86,12 +89,14 @@ class Activations(Mapping):
 
     def _start(self, owner: nn.Module, args: tuple, kwargs: dict) -> None:
         """A pass through the layers begins: does it go on where the last one stopped?"""
+        self._note(owner, args, kwargs)
         self._new, self._columns = {}, None
         if self._positions is not None and self._seq is not None:
             self._columns = self._pick(self._seq)
+        self._given = _objects((*args, *kwargs.values()))
         known = [(left(), state()) for left, state in self._left if left() is not None]
         first = 0
-        for value in (*args, *kwargs.values()):
+        for value in self._given:
             for left, state in known:
                 if left is _identity(value):
                     kept = _cache_length(value, self._first + self._tokens) - self._first
@@ -131,10 +136,14 @@ class Activations(Mapping):
             shape = f"layer {number} has shape {tuple(hidden.shape)} for {self._seq} tokens"
             raise ValueError(NO_STREAM.format(shape))
         # A tensor made under inference_mode can never train a probe: keep a normal one.
-        with torch.inference_mode(False) if hidden.is_inference() else nullcontext():
-            kept = self._kept(hidden.detach() if self._detach else hidden)
-            if kept.is_inference() or kept.untyped_storage().nbytes() > kept.nbytes:
-                kept = kept.clone()  # a view would keep alive all that it looks into
+        is_inference = hidden.is_inference()
+        kept = hidden.detach() if self._detach and hidden.requires_grad else hidden
+        if is_inference or not self._as_it_is:
+            with torch.inference_mode(False) if is_inference else nullcontext():
+                kept = self._kept(kept)
+                kept = kept.clone() if kept.is_inference() else kept
+        if kept.untyped_storage().nbytes() > kept.nbytes:
+            kept = kept.clone()  # a view would keep alive all that it looks into
         self._new[number] = kept, kept._version
         if number == self._stop_at:
             self._end(None, (), {}, None)
@@ -185,8 +194,8 @@ class Activations(Mapping):
                 self._changed.add(number)
         self._tokens += self._seq or 0
         values = output.values() if isinstance(output, Mapping) else output
-        left = [*values] if isinstance(values, Iterable) and not isinstance(values, Tensor) else []
-        left += [value for value in (*args, *kwargs.values()) if _is_cache(value)]
+        left = values if isinstance(values, Iterable) and not isinstance(values, Tensor) else ()
+        left = [*_objects(left), *filter(_is_cache, self._given)]
         pairs = [(_identity(value), _state(value)) for value in left]
         self._left = [
             (weakref.ref(known), weakref.ref(state))
@@ -194,6 +203,7 @@ class Activations(Mapping):
             if known is not None and state is not None
         ]
         self._new = self._seq = self._mask = None
+        self._given = []
 
     def _finish_copies(self) -> None:
         while self._copying:
@@ -205,9 +215,14 @@ class Stop(Exception):
 
 
 @cache
-def _parameters(module_type: type) -> tuple[str, ...]:
+def parameters(module_type: type) -> tuple[str, ...]:
     """The names of what a module's `forward` takes, in order."""
     return tuple(inspect.signature(module_type.forward).parameters)[1:]
+
+
+def _objects(values: Iterable) -> list:
+    """Those that may be a KV cache, or hold one."""
+    return [value for value in values if value is not None and type(value) not in (Tensor, bool)]
 
 
 def _is_cache(value: object) -> bool:

@@ -41,6 +41,22 @@ def layer_similarity(
     return at_token @ at_token.T
 
 
+def largest_coordinates(
+    activations: Mapping[int, torch.Tensor],
+    layers: Sequence[int] | None = None,
+    *,
+    position: int = -1,
+    k: int = 6,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The `k` coordinates furthest from 0 at one token: their numbers and values, `(layers, k)`.
+
+    Largest first; all coordinates where there are fewer than `k`. By hand: lesson 04.
+    """
+    at_token = _stack(activations, layers)[:, position]
+    places = at_token.abs().topk(min(k, at_token.shape[-1]), dim=-1).indices
+    return places, at_token.gather(-1, places)
+
+
 def _stack(activations: Mapping[int, torch.Tensor], layers: Sequence[int] | None) -> torch.Tensor:
     """The picked layers of the first prompt, `(layers, seq, hidden)`."""
     layers = list(activations if layers is None else layers)

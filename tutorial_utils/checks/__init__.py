@@ -5,3 +5,7 @@ from tutorial_utils.checks.lesson_01 import *  # noqa: F403
 from tutorial_utils.checks.lesson_02 import *  # noqa: F403
 from tutorial_utils.checks.lesson_03 import *  # noqa: F403
 from tutorial_utils.checks.lesson_04 import *  # noqa: F403
+from tutorial_utils.checks.lesson_05 import *  # noqa: F403
+from tutorial_utils.checks.lesson_06 import *  # noqa: F403
+from tutorial_utils.checks.lesson_07 import *  # noqa: F403
+from tutorial_utils.checks.lesson_08 import *  # noqa: F403

@@ -1,0 +1,113 @@
+"""Builds the site of the series in build/site, to be read with no network: `make site` calls it.
+
+Pages are the notebooks with the outputs that they hold, the texts in docs/, and the package's
+docstrings. Runs in .venv-site, on requirements-site.txt.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import shutil
+import subprocess
+import sys
+from importlib.metadata import files
+from pathlib import Path
+
+from check_pages import problems
+
+ROOT = Path(__file__).resolve().parents[1]
+SOURCE, SITE = ROOT / "build" / "site-source", ROOT / "build" / "site"
+CHAPTERS = {
+    "Lessons": ["notebooks/*"],
+    "For the reader": ["docs/glossary", "docs/cheat-sheet", "docs/from-here-on", "docs/api"],
+    "For the teacher": ["docs/instructor-guide"],
+    "Help": ["docs/troubleshooting", "docs/gpu-boxes"],
+    "The project": ["docs/writing-a-lesson", "CONTRIBUTING", "pocket_llama/README"],
+}
+
+
+def main() -> int:
+    for folder in (SOURCE, SITE):
+        shutil.rmtree(folder, ignore_errors=True)
+    gather(SOURCE)
+    command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-b", "html"]
+    command += ["-c", str(ROOT / "docs" / "site"), str(SOURCE), str(SITE)]
+    if subprocess.run(command).returncode != 0:
+        return 1
+    shutil.rmtree(SITE / ".doctrees", ignore_errors=True)
+    for template in SITE.glob("_static/*macros.html"):  # the theme's own, and no pages
+        template.unlink()
+    found = problems(SITE)
+    print(*found, sep="\n", file=sys.stderr)
+    pages = len(list(SITE.rglob("*.html")))
+    print(f"{pages} pages. Open {(SITE / 'index.html').relative_to(ROOT)} in a browser.")
+    return 1 if found else 0
+
+
+def gather(source: Path) -> None:
+    """Puts every page where Sphinx looks, at the same path as in the project."""
+    paths = [*ROOT.glob("notebooks/*.ipynb"), *ROOT.glob("docs/*.md"), ROOT / "CONTRIBUTING.md"]
+    for path in [*paths, ROOT / "pocket_llama" / "README.md", ROOT / "LICENSE"]:
+        to = source / path.relative_to(ROOT)
+        to.parent.mkdir(parents=True, exist_ok=True)
+        text = path.read_text(encoding="utf-8")
+        to.write_text(text.replace("](../README.md)", "](../index.md)"), encoding="utf-8")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (source / "index.md").write_text(link_lessons(readme) + contents(), encoding="utf-8")
+    (source / "docs" / "api.md").write_text(api_page(), encoding="utf-8")
+    static = source / "_static"
+    static.mkdir()
+    shutil.copy(ROOT / "docs" / "site" / "site.css", static)
+    shutil.copy(carried_file("sphinx-mathjax-offline", "mathjax/tex-svg.js"), static)
+
+
+def link_lessons(readme: str) -> str:
+    """The names of lessons in README's table become links: on GitHub they stand above the files."""
+    return re.sub(r"^\| `(\d\d_\w+)` \|", r"| [\1](notebooks/\1.ipynb) |", readme, flags=re.M)
+
+
+def contents() -> str:
+    """What stands at the side of each page."""
+    lists = [
+        f"```{{toctree}}\n:hidden:\n:glob:\n:caption: {chapter}\n\n" + "\n".join(pages) + "\n```\n"
+        for chapter, pages in CHAPTERS.items()
+    ]
+    return "\n" + "\n".join(lists)
+
+
+def api_page() -> str:
+    """A heading for each module of the package, and what it lends to the lessons."""
+    tree = ast.parse((ROOT / "tutorial_utils" / "__init__.py").read_text(encoding="utf-8"))
+    modules = next(
+        ast.literal_eval(node.value)
+        for node in tree.body
+        if isinstance(node, ast.Assign) and node.targets[0].id == "_MODULES"
+    )
+    page = (
+        "# The package, function by function\n\n`from tutorial_utils import ...` works for all.\n"
+    )
+    for module, names in modules.items():
+        page += f"\n## {module}\n\n```{{eval-rst}}\n.. automodule:: tutorial_utils.{module}\n"
+        for name in names:
+            kind = (
+                "autodata"
+                if name.isupper()
+                else "autoclass"
+                if name[0].isupper()
+                else "autofunction"
+            )
+            page += f"\n.. {kind}:: tutorial_utils.{module}.{name}\n"
+            page += "   :no-value:\n" if kind == "autodata" else ""
+            page += "   :members:\n" if kind == "autoclass" else ""
+        page += "```\n"
+    return page
+
+
+def carried_file(distribution: str, ending: str) -> Path:
+    """A file that an installed distribution brings along, by the end of its path."""
+    return next(Path(f.locate()) for f in files(distribution) if str(f).endswith(ending))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

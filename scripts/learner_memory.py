@@ -1,0 +1,55 @@
+"""Measures what one learner takes of a shared machine's memory: JupyterLab, each lesson's kernel.
+
+    python scripts/learner_memory.py      (Linux; for docs/instructor-guide.md)
+
+"most" is the highest that the process held; "its own" leaves out what processes share, which is
+mostly the libraries of torch: thirty learners hold those once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+
+from notebook_tools import LESSONS, StrictClient, read  # noqa: E402
+
+MIB = 2**20
+
+
+async def of_lesson(path: Path) -> None:
+    """Runs the lesson, and prints what its kernel holds before it ends."""
+    nb = read(path)
+    client = StrictClient(nb, seconds=300)
+    async with client.async_setup_kernel(cwd=str(path.parent)):
+        for index, cell in enumerate(nb.cells):
+            await client.async_execute_cell(cell, index)
+        tell(path.stem, client.km.provisioner.pid)
+
+
+def of_jupyterlab() -> None:
+    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--port=0", "--allow-root"]
+    server = subprocess.Popen([*command, "--IdentityProvider.token=x"], stderr=subprocess.DEVNULL)
+    time.sleep(15)
+    tell("JupyterLab", server.pid)
+    server.kill()
+    server.wait()
+
+
+def tell(name: str, pid: int) -> None:
+    status = Path(f"/proc/{pid}/status").read_text()
+    most = next(int(line.split()[1]) for line in status.split("\n") if line.startswith("VmHWM"))
+    own = psutil.Process(pid).memory_full_info().uss
+    print(f"{name:32} most {most / 1024:6.0f} MiB, its own {own / MIB:6.0f} MiB", flush=True)
+
+
+if __name__ == "__main__":
+    of_jupyterlab()
+    for lesson in LESSONS:
+        asyncio.run(of_lesson(lesson))

@@ -1,0 +1,152 @@
+"""A real JupyterLab and a real Chromium for the tests of the widgets: `make test-browser`.
+
+The lessons are copied to a folder of their own and their outputs taken out, so that what is seen
+was made in the test. Screenshots go to tests/browser/screenshots.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import nbformat
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from lab_page import SCREENSHOTS, LabPage, Server
+from notebook_tools import LESSONS, kernel_environment, read
+
+CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+# The second line keeps Chromium from asking for updates and the like, which the network may refuse.
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--force-color-profile=srgb"]
+FLAGS += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
+SECONDS_TO_START = 180
+
+follow_times: dict[str, list[float]] = {}
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory) -> Iterator[Server]:
+    """JupyterLab on loopback, with a token, on copies of the lessons without their outputs."""
+    folder = tmp_path_factory.mktemp("lab")
+    for path in LESSONS:
+        write_without_outputs(read(path), folder / path.name)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    found = Server(f"http://127.0.0.1:{port}", secrets.token_hex(16), folder)
+    settings = {
+        "ServerApp.ip": "127.0.0.1",
+        "ServerApp.port": port,
+        "ServerApp.port_retries": 0,
+        "ServerApp.open_browser": False,
+        "ServerApp.allow_root": True,
+        "ServerApp.root_dir": folder,
+        "IdentityProvider.token": found.token,
+        "LabApp.extension_manager": "readonly",
+    }
+    home = tmp_path_factory.mktemp("home")  # nobody's own settings
+    settings_of_user = home / ".jupyter/lab/user-settings/@jupyterlab/apputils-extension"
+    settings_of_user.mkdir(parents=True)
+    no_news = '{"fetchNews": "false", "checkForUpdates": false}'  # it would ask the network
+    (settings_of_user / "notification.jupyterlab-settings").write_text(no_news)
+    environment = kernel_environment(HOME=str(home), IPYTHONDIR=str(home), CUDA_VISIBLE_DEVICES="")
+    with (folder / "server.log").open("w") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "jupyterlab", *(f"--{k}={v}" for k, v in settings.items())],
+            env=environment,
+            stdout=log,
+            stderr=log,
+        )
+    try:
+        end = time.monotonic() + SECONDS_TO_START
+        while not found.answers():
+            log = (folder / "server.log").read_text()
+            assert process.poll() is None and time.monotonic() < end, log
+            time.sleep(0.2)
+        yield found
+    finally:
+        process.terminate()
+        process.wait(timeout=60)
+
+
+def write_without_outputs(nb: nbformat.NotebookNode, path: Path) -> None:
+    for cell in nb.cells:
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+    nbformat.write(nb, path)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    if not CHROMIUM:
+        pytest.fail("There is no Chromium here: run make test-browser, which installs it.")
+    shutil.rmtree(SCREENSHOTS, ignore_errors=True)
+    SCREENSHOTS.mkdir()
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield running
+        running.close()
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    with browser.new_context(viewport={"width": 1280, "height": 900}) as context:
+        yield context.new_page()
+
+
+@pytest.fixture(scope="session")
+def opened(browser: Browser, server: Server) -> Iterator[Callable[[str], LabPage]]:
+    """Opens a lesson and runs all its cells, once a session: the tests of one lesson share it."""
+    pages: dict[str, LabPage] = {}
+
+    def open_lesson(name: str) -> LabPage:
+        if name not in pages:
+            context = browser.new_context(viewport={"width": 1280, "height": 900})
+            pages[name] = LabPage(context.new_page(), server, name)
+            pages[name].open()
+            pages[name].run_all()
+        return pages[name]
+
+    yield open_lesson
+    for lab_page in pages.values():
+        lab_page.page.context.close()
+
+
+@pytest.fixture
+def lesson(request, opened) -> Iterator[LabPage]:
+    """The lesson whose number or name is the parameter; looked over when the test is done."""
+    (name,) = [path.name for path in LESSONS if path.name.startswith(request.param)]
+    found = opened(name)
+    yield found
+    found.page.screenshot(path=SCREENSHOTS / f"{name[:2]}_{request.node.name}.png")
+    assert found.problems() == []
+
+
+@pytest.fixture
+def follow() -> Callable[[str, list[float]], None]:
+    """Notes how long a widget took to follow, to be printed, and holds it to its limit."""
+
+    def note(name: str, milliseconds: list[float]) -> None:
+        follow_times[name] = milliseconds
+        assert len(milliseconds) >= 15
+        assert statistics.median(milliseconds) <= 150, milliseconds
+
+    return note
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if follow_times:
+        terminalreporter.section("from a move to what it changes on the screen, 150 ms at most")
+        for name, times in follow_times.items():
+            middle, most = statistics.median(times), max(times)
+            line = f"median {middle:4.0f} ms, longest {most:4.0f} ms of {len(times)} moves  {name}"
+            terminalreporter.line(line)

@@ -1,0 +1,135 @@
+"""Every lesson in a real JupyterLab: it runs, its widgets are there, and nothing is amiss."""
+
+from __future__ import annotations
+
+import re
+
+import nbformat
+import pytest
+from nbconvert import HTMLExporter
+from playwright.sync_api import expect
+
+from lab_page import SCREENSHOTS, LabPage, wait_until
+from notebook_tools import LESSONS, NOTEBOOKS, read, tags
+
+NAMES = [path.name for path in LESSONS]
+WITH_WIDGETS = [
+    path.name for path in LESSONS if any("widget" in tags(cell) for cell in read(path).cells)
+]
+ONE_LINE = re.compile(r"^\s*Widget: \S.*\. Run this cell to use it\. The output above .*\s*$")
+
+
+@pytest.mark.parametrize("lesson", NAMES, indirect=True)
+def test_runs_and_shows_its_widgets(lesson: LabPage):
+    """What else can be wrong is looked for in the fixture, after each test."""
+    for number, cell in enumerate(lesson.widget_cells()):
+        output = cell.locator(".jp-OutputArea")
+        if not output.locator(".jupyter-widgets").count():
+            continue  # a cell that only uses what a widget has picked
+        cell.scroll_into_view_if_needed()
+        widget = output.locator(".jupyter-widgets").first
+        expect(widget).to_be_visible()
+        lesson.shoot(widget, f"widget_{number}")
+        boxes = widget.locator(".jupyter-widgets").all()
+        right = max(b["x"] + b["width"] for w in boxes if (b := w.bounding_box()))
+        room = output.bounding_box()
+        assert right <= room["x"] + room["width"] + 1, "wider than the notebook"
+        assert not output.evaluate("e => e.scrollWidth > e.clientWidth + 1"), "has to be scrolled"
+
+
+def test_some_lessons_have_widgets():
+    assert {name[:2] for name in WITH_WIDGETS} >= {"01", "02", "03", "04"}
+
+
+@pytest.mark.parametrize("lesson", WITH_WIDGETS, indirect=True)
+def test_every_control_has_a_label_and_is_reached_with_the_keyboard(lesson: LabPage):
+    unnamed = """cell => [...cell.querySelectorAll(".jp-OutputArea :is(" +
+      "input, select, textarea, button, [role=slider])")].filter(control => {
+        const row = control.closest(".widget-inline-hbox, .widget-checkbox");
+        const label = row && row.querySelector("label, .widget-label");
+        const name = control.textContent + (label ? label.textContent : "");
+        return !name.trim() || (control.tabIndex < 0 && !control.disabled);
+      }).map(control => control.outerHTML.slice(0, 200))"""
+    for cell in lesson.widget_cells():
+        assert cell.evaluate(unnamed) == []
+
+
+@pytest.mark.parametrize("name", WITH_WIDGETS)
+def test_without_a_kernel_the_figure_and_one_line_are_there(name, page, tmp_path):
+    """As a static page with no network, made of the committed file."""
+    nb = read(NOTEBOOKS / name)
+    html, _ = HTMLExporter().from_notebook_node(nb)
+    (tmp_path / "lesson.html").write_text(html, encoding="utf-8")
+    page.context.set_offline(True)
+    page.goto((tmp_path / "lesson.html").as_uri(), wait_until="load")
+    assert page.locator(".jupyter-widgets, .widget-subarea").count() == 0
+    cells = page.locator(".jp-Notebook > .jp-Cell, .jp-Cell")
+    before = None
+    for place, cell in enumerate(nb.cells):
+        if cell.cell_type != "code":
+            continue
+        shown = cells.nth(place)
+        if "widget" in tags(cell) and any("Widget: " in str(o) for o in cell.outputs):
+            line = shown.locator(".jp-OutputArea-output")
+            expect(line).to_have_count(1)
+            expect(line).to_have_text(ONE_LINE)
+            image = before.locator("img").last
+            image.scroll_into_view_if_needed()
+            assert image.evaluate("image => image.complete && image.naturalWidth > 300")
+            page.screenshot(path=SCREENSHOTS / f"{name[:2]}_static_{place}.png")
+        before = shown
+
+
+BROKEN = """
+import ipywidgets as widgets
+
+from tutorial_utils.widgets import errors_shown, message_line
+
+slider, message = widgets.IntSlider(description="Number"), message_line()
+
+
+def divide(change):
+    with errors_shown(message):
+        1 / 0
+
+
+slider.observe(divide, "value")
+widgets.VBox([slider, message])
+"""
+
+
+def test_an_error_in_a_callback_is_seen_and_fails_a_test(page, server):
+    nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(BROKEN)])
+    nb.cells[0].metadata.tags = ["widget"]
+    nbformat.write(nb, server.folder / "broken.ipynb")
+    broken = LabPage(page, server, "broken.ipynb")
+    broken.open()
+    broken.run_all()
+    assert broken.problems() == []
+    page.locator(".noUi-handle").focus()
+    page.keyboard.press("ArrowRight")
+    wait_until(broken.problems, "nothing was seen of the error", 30)
+    assert broken.problems() == ["This did not work: division by zero"]
+    page.screenshot(path=SCREENSHOTS / "broken.png")
+
+
+def test_an_error_in_a_cell_is_seen(page, server):
+    nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1 / 0")])
+    nbformat.write(nb, server.folder / "raises.ipynb")
+    raises = LabPage(page, server, "raises.ipynb")
+    raises.open()
+    raises.run_all()
+    assert "ZeroDivisionError: division by zero" in "".join(raises.problems())
+
+
+def test_the_console_and_the_network_are_watched(page, server):
+    nbformat.write(nbformat.v4.new_notebook(), server.folder / "empty.ipynb")
+    empty = LabPage(page, server, "empty.ipynb")
+    page.route("https://cdn.invalid/**", lambda route: route.abort())
+    page.goto(f"{server.url}/api/status?token={server.token}")
+    address = "https://cdn.invalid/widgets.js"
+    page.evaluate(f"fetch('{address}').catch(() => console.error('no widgets'))")
+    wait_until(lambda: len(empty.problems()) >= 2, "nothing was noticed", 10)
+    told = "\n".join(empty.problems())
+    assert f"asked elsewhere: {address}" in told
+    assert "the browser's console: no widgets" in told

@@ -1,0 +1,384 @@
+"""Each widget of lessons 01 to 04 used as a person does, and compared with the function itself."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import torch
+from playwright.sync_api import Locator, expect
+
+from lab_page import LabPage, control, handles, press
+from tutorial_utils import (
+    encode,
+    filter_logits,
+    load_model,
+    next_token_logits,
+    record_activations,
+    token_strings,
+)
+from tutorial_utils.html_views import number, visible
+from tutorial_utils.token_views import continue_prompt, filtered_choice, token_rows
+from tutorial_utils.views import (
+    largest_coordinates,
+    layer_similarity,
+    residual_changes,
+    residual_norms,
+)
+
+STORY = "One morning, Anna went to the park."
+RECALL = "Trump works at McDonald's. Trump works at"
+
+
+@pytest.fixture(scope="module")
+def loaded():
+    return load_model()
+
+
+def lesson(number: str):
+    return pytest.mark.parametrize("lesson", [number], indirect=True)
+
+
+def drawing(widget: Locator, holds: str) -> Locator:
+    return widget.locator(".widget-html").filter(has=widget.page.locator(holds))
+
+
+def button(widget: Locator, name: str) -> Locator:
+    return widget.get_by_role("button", name=name, exact=True)
+
+
+def cells_of(table: Locator) -> list[list[str]]:
+    """The texts of a table's body, row by row."""
+    texts = "row => [...row.children].map(cell => cell.textContent)"
+    return table.locator("tbody").evaluate(f"body => [...body.rows].map({texts})")
+
+
+# Lesson 01.
+
+
+@lesson("01")
+def test_tokens_change_while_one_types(lesson: LabPage, loaded, follow):
+    _, tokenizer = loaded
+    widget = lesson.widget("explore_tokens")
+    typed = widget.get_by_label("Text")
+    typed.click()
+    lesson.page.keyboard.press("Control+A")
+    lesson.page.keyboard.press("Delete")
+    boxes = widget.locator("[data-token]")
+    expect(boxes).to_have_count(len(token_rows(tokenizer, "")))
+
+    text = "Anna's café, 3 times"
+    keys = [lambda key=key: lesson.page.keyboard.press(key) for key in text]
+    times = lesson.time_moves(widget.locator(".widget-html").nth(1), keys)
+    follow("lesson 01, typing into the tokenizer explorer", times)
+    lesson.page.keyboard.insert_text(" 🙂")
+
+    rows = token_rows(tokenizer, text + " 🙂")
+    expect(boxes).to_have_count(len(rows))
+    expected = [
+        [visible(row.text, 40), str(row.token_id), row.raw.hex(" ").upper() or "special"]
+        for row in rows
+    ]
+    assert boxes.evaluate_all("all => all.map(b => [...b.children].map(c => c.textContent))") == (
+        expected
+    )
+    size = len((text + " 🙂").encode())
+    expect(widget).to_contain_text(f"5 words · {len(text) + 2} characters · {size} bytes")
+    expect(widget).to_contain_text(f"{len(rows)} tokens")
+    lesson.shoot(widget, "typed")
+
+
+# Lesson 02.
+
+
+def told_of(choice) -> str:
+    return (
+        f"Kept: {int(choice.kept.sum()):,} of {len(choice.probs):,} tokens, with "
+        f"{choice.mass:.3f} of the probability. Entropy of what is drawn from: "
+        f"{choice.bits:.2f} bits."
+    )
+
+
+@lesson("02")
+def test_bars_follow_the_sliders(lesson: LabPage, loaded, follow):
+    widget = lesson.widget("explore_softmax")
+    logits = next_token_logits(*loaded, STORY)[0]
+    bars = drawing(widget, "table")
+    expect(widget).to_contain_text(told_of(filtered_choice(logits)))
+    height = bars.bounding_box()["height"]
+
+    temperature = handles(widget, "Temperature")
+    moves = [lambda: press(temperature, "ArrowRight")] * 8
+    moves += [lambda: press(temperature, "ArrowLeft")] * 12
+    follow("lesson 02, the temperature slider", lesson.time_moves(bars, moves))
+    settings = {"temperature": 10**-0.2}
+    expect(widget).to_contain_text(told_of(filtered_choice(logits, **settings)))
+
+    press(handles(widget, "Top-k (0: all)"), *["ArrowRight"] * 6)
+    settings["top_k"] = 6
+    expect(widget).to_contain_text(told_of(filtered_choice(logits, **settings)))
+    press(handles(widget, "Top-p (1: all)"), *["ArrowLeft"] * 4)
+    settings["top_p"] = 0.96
+    expect(widget).to_contain_text(told_of(filtered_choice(logits, **settings)))
+    press(handles(widget, "Min-p (0: all)"), *["ArrowRight"] * 3)
+    settings["min_p"] = 0.03
+    choice = filtered_choice(logits, **settings)
+    expect(widget).to_contain_text(told_of(choice))
+
+    best = logits.softmax(dim=-1).topk(12).indices
+    names = [visible(text) for text in token_strings(loaded[1], best)]
+    rows = cells_of(bars)
+    assert [row[0] for row in rows[:-1]] == names
+    shown = [row[3] for row in rows[:-1]]
+    assert [text == "dropped" for text in shown] == (~choice.kept[best]).tolist()
+    assert "dropped" in shown and shown[0] == f"{choice.probs[best[0]]:.3f}"
+    assert widget.locator("table").count() == 1
+    assert bars.bounding_box()["height"] == height, "the drawing jumps"
+    lesson.shoot(widget, "filtered")
+
+
+@lesson("02")
+def test_another_prompt_a_drag_and_start_again(lesson: LabPage, loaded):
+    widget = lesson.widget("explore_softmax")
+    prompt = widget.get_by_label("Prompt")
+    prompt.focus()
+    prompt.select_option(RECALL)
+    button(widget, "Start again").click()
+    recall = next_token_logits(*loaded, RECALL)[0]
+    expect(widget).to_contain_text(told_of(filtered_choice(recall)))
+
+    handle = handles(widget, "Top-k (0: all)")
+    box = handle.bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    lesson.page.mouse.move(x, y)
+    lesson.page.mouse.down()
+    lesson.page.mouse.move(x + 60, y, steps=12)
+    lesson.page.mouse.up()
+    k = int(control(widget, "Top-k (0: all)").locator(".widget-readout").inner_text())
+    assert k > 5
+    expect(widget).to_contain_text(told_of(filtered_choice(recall, top_k=k)))
+    button(widget, "Start again").click()
+    prompt.select_option(STORY)
+    story = next_token_logits(*loaded, STORY)[0]
+    expect(widget).to_contain_text(told_of(filtered_choice(story)))
+
+
+# Lesson 03.
+
+
+def told_of_step(step, tokens: int) -> str:
+    total = step.log_probs.sum()
+    return (
+        f"{tokens} new tokens. Probability of all of them: {number(total.exp().item())} "
+        f"(log-probability {total:.2f})."
+    )
+
+
+def candidates(widget: Locator) -> Locator:
+    """The buttons with the tokens to choose from, best first."""
+    rows = widget.locator(".widget-hbox").filter(has=widget.page.locator("progress, .progress"))
+    return rows.locator("button")
+
+
+@lesson("03")
+def test_a_click_chooses_and_steps_lead_back(lesson: LabPage, loaded, follow):
+    model, tokenizer = loaded
+    widget = lesson.widget("step_decoding")
+    best = continue_prompt(model, tokenizer, STORY).logits.topk(8).indices.tolist()
+    names = [visible(text) for text in token_strings(tokenizer, best)]
+    expect(candidates(widget)).to_have_text(names)
+
+    candidates(widget).nth(1).click()
+    step = continue_prompt(model, tokenizer, STORY, best[1:2])
+    expect(widget).to_contain_text(told_of_step(step, 1))
+    after = [visible(text) for text in token_strings(tokenizer, step.logits.topk(8).indices)]
+    expect(candidates(widget)).to_have_text(after)
+    lesson.shoot(widget, "one_chosen")
+    button(widget, "Step back").click()
+    expect(widget).to_contain_text("No new token yet.")
+    expect(candidates(widget)).to_have_text(names)
+
+    text = widget.locator(".widget-html").first
+    first = candidates(widget).first
+    back = button(widget, "Step back")
+    moves = [lambda: press(first, "Enter"), lambda: press(back, "Enter")] * 8
+    follow("lesson 03, choosing a token and stepping back", lesson.time_moves(text, moves))
+    expect(widget).to_contain_text("No new token yet.")
+
+
+@lesson("03")
+def test_a_strategy_chooses(lesson: LabPage, loaded):
+    model, tokenizer = loaded
+    widget = lesson.widget("step_decoding")
+    button(widget, "Start again").click()
+    widget.get_by_label("Strategy").select_option("greedy")
+    chosen: list[int] = []
+    for _ in range(10):
+        chosen.append(int(continue_prompt(model, tokenizer, STORY, chosen).logits.argmax()))
+    button(widget, "Choose ten").click()
+    step = continue_prompt(model, tokenizer, STORY, chosen)
+    expect(widget).to_contain_text(told_of_step(step, 10), timeout=20_000)
+    text = "".join(visible(token, 40) for token in token_strings(tokenizer, chosen))
+    expect(widget).to_contain_text(text)
+
+    button(widget, "Start again").click()
+    widget.get_by_label("Strategy").select_option("sample, top-k 5")
+    logits = continue_prompt(model, tokenizer, STORY).logits
+    kept = filter_logits(logits, top_k=5).isfinite()[logits.topk(8).indices]
+    dropped = widget.get_by_text("the strategy drops it")
+    expect(dropped).to_have_count(int((~kept).sum()))
+    generator, drawn = torch.Generator().manual_seed(0), []
+    for _ in range(3):
+        probs = filter_logits(
+            continue_prompt(model, tokenizer, STORY, drawn).logits, top_k=5
+        ).softmax(dim=-1)
+        drawn.append(int(probs.multinomial(1, generator=generator)))
+        button(widget, "Choose one").click()
+        step = continue_prompt(model, tokenizer, STORY, drawn)
+        expect(widget).to_contain_text(told_of_step(step, len(drawn)))
+    lesson.shoot(widget, "sampled")
+
+
+@lesson("03")
+def test_another_prompt_an_empty_one_and_an_end(lesson: LabPage, loaded):
+    model, tokenizer = loaded
+    widget = lesson.widget("step_decoding")
+    prompt = widget.get_by_label("Prompt")
+    prompt.fill("")
+    prompt.press("Enter")
+    expect(widget).to_contain_text("is empty: there is nothing to read, give some text.")
+    expect(button(widget, "Choose one")).to_be_disabled()
+    lesson.shoot(widget, "no_prompt")
+    prompt.fill(RECALL)
+    prompt.press("Enter")
+    step = continue_prompt(model, tokenizer, RECALL)
+    names = [visible(t) for t in token_strings(tokenizer, step.logits.topk(8).indices)]
+    expect(candidates(widget)).to_have_text(names)
+    prompt.fill(STORY)
+    prompt.press("Enter")
+    widget.get_by_label("Strategy").select_option("greedy")
+    for _ in range(30):
+        if button(widget, "Choose ten").is_disabled():
+            break
+        button(widget, "Choose ten").click()
+        lesson.page.wait_for_timeout(500)
+    expect(widget).to_contain_text("The text has ended. Step back, or start again.")
+    lesson.shoot(widget, "ended")
+    button(widget, "Start again").click()
+    expect(widget).to_contain_text("No new token yet.")
+
+
+# Lesson 04.
+
+
+@pytest.fixture(scope="module")
+def recorded(loaded):
+    model, tokenizer = loaded
+    inputs = encode(model, tokenizer, RECALL)
+    with record_activations(model) as activations, torch.no_grad():
+        model(**inputs)
+    return activations, token_strings(tokenizer, inputs["input_ids"][0])
+
+
+def picked(widget: Locator) -> tuple[int, ...]:
+    names = re.search(r"Picked: (.*) \(", widget.locator(".widget-html").first.inner_text())[1]
+    return () if names == "none" else tuple(map(int, names.split(", ")))
+
+
+@lesson("04")
+def test_layers_by_range_steps_boxes_and_buttons(lesson: LabPage, recorded, follow):
+    last = max(recorded[0])
+    widget = lesson.widget("explore_activations")
+    expect(widget).to_contain_text(f"There are layers 0 to {last}.")
+    heat = drawing(widget, "table")
+    low, high = handles(widget, "Range").nth(0), handles(widget, "Range").nth(1)
+    moves = [lambda: press(high, "ArrowLeft")] * 3 + [lambda: press(high, "ArrowRight")] * 3
+    moves += [lambda: press(low, "ArrowRight")] * 4 + [lambda: press(low, "ArrowLeft")] * 3
+    moves += [lambda: press(high, "ArrowLeft")] * 2
+    follow("lesson 04, the range of the layer picker", lesson.time_moves(heat, moves))
+    assert picked(widget) == tuple(range(1, last - 1))
+
+    every = widget.get_by_label("Every n-th")
+    every.fill("2")
+    every.press("Enter")
+    expect(widget).to_contain_text(f"({len(range(1, last - 1, 2))} of {last + 1})")
+    assert picked(widget) == tuple(range(1, last - 1, 2))
+
+    box = widget.get_by_label(str(last), exact=True)
+    box.focus()
+    lesson.page.keyboard.press("Space")
+    expect(widget).to_contain_text(f", {last} (")
+    assert picked(widget) == (*range(1, last - 1, 2), last)
+    button(widget, "None").click()
+    expect(widget).to_contain_text("Pick 1 layers or more for this view.")
+    button(widget, "All").click()
+    expect(widget).to_contain_text(f"({last + 1} of {last + 1})")
+    assert picked(widget) == tuple(range(last + 1))
+
+
+@lesson("04")
+def test_the_picked_layers_are_there_for_the_next_cell(lesson: LabPage, recorded):
+    widget = lesson.widget("explore_activations")
+    button(widget, "None").click()
+    for layer in (1, 3):
+        widget.get_by_label(str(layer), exact=True).check()
+    expect(widget).to_contain_text("Picked: 1, 3 (2 of")
+    cell = lesson.cell('print("picked:", picker.value)')
+    cell.locator(".cm-content").click()
+    lesson.page.keyboard.press("Control+Enter")
+    expect(cell.locator(".jp-OutputArea-output")).to_contain_text("picked: (1, 3)", timeout=20_000)
+    norms = residual_norms(recorded[0], (1, 3))[:, -1]
+    expect(cell.locator(".jp-OutputArea-output")).to_contain_text(f"layer 3: norm {norms[1]:.2f}")
+    button(widget, "All").click()
+
+
+@lesson("04")
+def test_every_view_shows_what_its_function_gives(lesson: LabPage, recorded):
+    activations, tokens = recorded
+    layers, token = (0, 2, 5), 3
+    widget = lesson.widget("explore_activations")
+    button(widget, "None").click()
+    for layer in layers:
+        widget.get_by_label(str(layer), exact=True).check()
+    widget.get_by_label("Token").select_option(index=token)
+    widget.get_by_label("Leave the first token out").uncheck()
+    view, heat = widget.get_by_label("View"), drawing(widget, "table")
+
+    def rows(title: str) -> list[list[str]]:
+        expect(heat).to_contain_text(title)
+        expect(heat.locator("tbody tr")).to_have_count(3 if "Distance" not in title else 2)
+        return cells_of(heat)
+
+    def written(values: torch.Tensor, names: list[str]) -> list[list[str]]:
+        lines = [[name, *map(number, row)] for name, row in zip(names, values.tolist())]
+        return lines[::-1]
+
+    names = [f"layer {i}" for i in layers]
+    view.select_option("norms")
+    assert rows("Norm of the residual stream") == written(
+        residual_norms(activations, layers), names
+    )
+    lesson.shoot(widget, "norms")
+    view.select_option("distance from the layer before")
+    changes = residual_changes(activations, layers)
+    assert rows("Distance from the picked layer") == written(changes, ["0 → 2", "2 → 5"])
+    lesson.shoot(widget, "distance")
+    view.select_option("similarity between layers")
+    similarity = layer_similarity(activations, layers, position=token)
+    lines = [[n, *(f"{v:.2f}" for v in row)] for n, row in zip(names, similarity.tolist())]
+    assert rows(f"at token {token}: {tokens[token]!r}") == lines[::-1]
+    lesson.shoot(widget, "similarity")
+    view.select_option("largest coordinates")
+    places, values = largest_coordinates(activations, layers, position=token)
+    pairs = zip(places[-1].tolist(), values[-1].tolist())
+    cells = [f"{place}: {number(value)}" for place, value in pairs]
+    assert rows("Largest coordinates")[0] == [names[-1], *cells]
+    lesson.shoot(widget, "coordinates")
+    assert widget.locator("table").count() == 1
+
+    view.select_option("norms")
+    widget.get_by_label("Leave the first token out").check()
+    expect(heat.locator("tfoot th")).to_have_count(len(tokens) - 1)
+    button(widget, "All").click()
+    expect(heat.locator("tbody tr")).to_have_count(len(activations))
+    lesson.shoot(widget, "all_layers")

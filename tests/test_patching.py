@@ -1,0 +1,248 @@
+"""Patching gives what plain loops with hooks of their own give; its controls bring back less."""
+
+import io
+from contextlib import redirect_stderr
+
+import pytest
+import torch
+
+import test_architectures
+from tiny_models import make_gpt2, make_llama
+from tutorial_utils import (
+    encode,
+    load_model,
+    next_token_logits,
+    patch_each,
+    read_activations,
+    read_parts,
+)
+
+CLEAN, CORRUPTED = "The capital of France is", "The capital of Italy is"
+
+
+@pytest.fixture(scope="module", params=["llama", "gpt2"])
+def tiny(request, tmp_path_factory):
+    make = {"llama": make_llama, "gpt2": make_gpt2}[request.param]
+    return load_model(make(tmp_path_factory.mktemp(request.param)), device="cpu")
+
+
+@pytest.fixture(scope="module")
+def pocket():
+    return load_model("pocket-llama", device="cpu")
+
+
+def two_prompts(model, tokenizer) -> tuple[dict, dict, str]:
+    """Inputs of another prompt and of a prompt, with as many tokens; and that prompt."""
+    prompt = "Trump works at"
+    inputs = encode(model, tokenizer, prompt)
+    torch.manual_seed(0)
+    ids = torch.randint(5, 300, inputs["input_ids"].shape)
+    return {"input_ids": ids}, inputs, prompt
+
+
+def score(logits: torch.Tensor) -> torch.Tensor:
+    return logits[:, 7] - logits[:, 9]
+
+
+def count_hooks(model) -> int:
+    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())
+
+
+def decoder_layers(model):
+    return model.model.layers if hasattr(model, "model") else model.transformer.h
+
+
+def run_patched(model, inputs, module, activation, token, kind) -> float:
+    """One run, one place, one hook: the score with `activation` (hidden,) put there."""
+
+    def put(output):
+        tensor = output[0] if isinstance(output, tuple) else output
+        tensor = tensor.clone()
+        tensor[0, token] = activation
+        return (tensor, *output[1:]) if isinstance(output, tuple) else tensor
+
+    if kind == "input":
+        handle = module.register_forward_pre_hook(lambda m, args: (put(args[0]), *args[1:]))
+    else:
+        handle = module.register_forward_hook(lambda m, args, output: put(output))
+    with torch.no_grad():
+        value = score(model(**inputs).logits[:, -1].float()).item()
+    handle.remove()
+    return value
+
+
+def test_residual_stream_equals_a_run_for_each_place(tiny):
+    model, tokenizer = tiny
+    source_inputs, inputs, prompt = two_prompts(model, tokenizer)
+    with torch.no_grad():
+        states = model(**source_inputs, output_hidden_states=True).hidden_states
+    layers = decoder_layers(model)
+    last = read_activations(model, **source_inputs)[len(layers)]  # before the final norm
+    want = []
+    for i in range(len(layers) + 1):
+        module, kind = (layers[i - 1], "output") if i else (layers[0], "input")
+        source = last if i == len(layers) else states[i]
+        seq = source.shape[1]
+        runs = [run_patched(model, inputs, module, source[0, t], t, kind) for t in range(seq)]
+        want.append(runs)
+    got = patch_each(model, tokenizer, prompt, read_activations(model, **source_inputs), score)
+    assert got.shape == (len(layers) + 1, seq) and got.dtype == torch.float32
+    torch.testing.assert_close(got, torch.tensor(want), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("part, names", [("attention", ("self_attn", "attn")), ("mlp", ("mlp",))])
+def test_parts_equal_a_run_for_each_place(tiny, part, names):
+    model, tokenizer = tiny
+    source_inputs, inputs, prompt = two_prompts(model, tokenizer)
+    source = read_parts(model, part=part, **source_inputs)
+    layers = decoder_layers(model)
+    assert list(source) == list(range(1, len(layers) + 1))
+    seq = inputs["input_ids"].shape[1]
+    want = torch.empty(len(layers), seq)
+    for i, layer in enumerate(layers):
+        module = next(getattr(layer, name) for name in names if hasattr(layer, name))
+        for t in range(seq):
+            want[i, t] = run_patched(model, inputs, module, source[i + 1][0, t], t, "output")
+    got = patch_each(model, tokenizer, prompt, source, score, part=part)
+    torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4)
+    assert (got - score(next_token_logits(model, tokenizer, prompt))).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    "kind", ["llama", "gpt2", "gpt_neox", "gptj", "falcon", "opt", "bloom", "mpt", "phi", "mixtral"]
+)
+def test_parts_add_up_to_what_a_layer_adds(kind):
+    """OPT's MLP gives (batch * seq, hidden); BLOOM's and MPT's parts add the stream themselves."""
+    model = test_architectures.build(kind)
+    inputs = test_architectures.inputs_of(model)
+    stream = read_activations(model, **inputs)
+    attention, mlp = (read_parts(model, part=part, **inputs) for part in ("attention", "mlp"))
+    for i in attention:
+        assert attention[i].shape == stream[i].shape
+        torch.testing.assert_close(stream[i] - stream[i - 1], attention[i] + mlp[i])
+    assert count_hooks(model) == 0
+
+
+@pytest.mark.parametrize("kind", ["llama", "opt", "bloom"])
+@pytest.mark.parametrize("part", ["attention", "mlp"])
+def test_a_part_put_back_where_it_was_changes_nothing(kind, part):
+    """Also where the hook reshapes, or takes the stream off and puts it back."""
+    from tutorial_utils.patching import _hooked_part
+
+    model = test_architectures.build(kind)
+    inputs = test_architectures.inputs_of(model)
+    given = read_parts(model, part=part, **inputs)
+    batch, push = len(inputs["input_ids"]), torch.randn(given[2].shape)
+    with torch.no_grad():
+        plain = model(**inputs).logits
+        with _hooked_part(model, part, 2, batch, lambda hidden: given[2]):
+            same = model(**inputs).logits
+        with _hooked_part(model, part, 2, batch, lambda hidden: given[2] + push):
+            other = model(**inputs).logits
+    torch.testing.assert_close(same, plain)
+    assert (other - plain).abs().max() > 1e-4
+
+
+def test_one_pass_for_each_layer(tiny):
+    model, tokenizer = tiny
+    source_inputs, inputs, prompt = two_prompts(model, tokenizer)
+    source = read_activations(model, **source_inputs, layers=[0, 2])
+    shapes = []
+    handle = model.register_forward_pre_hook(
+        lambda m, args, kwargs: shapes.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
+    )
+    got = patch_each(model, tokenizer, prompt, source, score)
+    handle.remove()
+    seq = inputs["input_ids"].shape[1]
+    assert shapes == [(seq, seq)] * 2
+    assert got.shape == (2, seq)
+
+
+def test_progress_is_shown(tiny):
+    model, tokenizer = tiny
+    source_inputs, _, prompt = two_prompts(model, tokenizer)
+    with redirect_stderr(io.StringIO()) as shown:
+        patch_each(model, tokenizer, prompt, read_activations(model, **source_inputs), score)
+    assert "patching" in shown.getvalue() and "/5" in shown.getvalue()
+
+
+def test_nothing_is_left_or_changed(tiny):
+    model, tokenizer = tiny
+    source_inputs, _, prompt = two_prompts(model, tokenizer)
+    source = {i: h.clone() for i, h in read_activations(model, **source_inputs).items()}
+    before, hooks = {i: h.clone() for i, h in source.items()}, count_hooks(model)
+    patch_each(model, tokenizer, prompt, source, score)
+
+    def breaks(logits):
+        raise RuntimeError("the score broke")
+
+    for part in (None, "mlp"):
+        given = read_parts(model, part="mlp", **source_inputs) if part else source
+        with pytest.raises(RuntimeError, match="the score broke"):
+            patch_each(model, tokenizer, prompt, given, breaks, part=part)
+    assert all(torch.equal(source[i], before[i]) for i in source)
+    assert count_hooks(model) == hooks
+
+
+def test_wrong_sources_and_scores(tiny):
+    model, tokenizer = tiny
+    source_inputs, _, prompt = two_prompts(model, tokenizer)
+    source = dict(read_activations(model, **source_inputs))
+    seq = source[0].shape[1]
+    short = {i: h[:, 1:] for i, h in source.items()}
+    two = {i: h.repeat(2, 1, 1) for i, h in source.items()}
+    wrong = [
+        ((short, score, None), f"the source has {seq - 1} tokens and the prompt has {seq}"),
+        ((two, score, None), r"shape \(2, .* instead of \(1, seq, hidden\)"),
+        (({}, score, None), "at least one layer"),
+        ((source[0], score, None), "at least one layer"),
+        (({9: source[0]}, score, None), "layer 9 is not in this model"),
+        ((source, score, "mlp"), "layer 0 has no mlp: the decoder layers are 1 to 4"),
+        ((source, score, "head"), "part is None"),
+        ((source, lambda logits: logits, None), rf"shape \({seq},\), and it gave"),
+        ((source, lambda logits: 1.0, None), "it gave float"),
+    ]
+    for (given, function, part), message in wrong:
+        with pytest.raises(ValueError, match=message):
+            patch_each(model, tokenizer, prompt, given, function, part=part)
+
+
+def test_a_layer_without_attention_is_named():
+    model = test_architectures.build("mamba")
+    with pytest.raises(ValueError, match="no part that is known as attention.*mixer"):
+        read_parts(model, part="attention", **test_architectures.inputs_of(model))
+
+
+def shares_of(pocket, source_ids, clean=CLEAN, corrupted=CORRUPTED, answers=(" Paris", " Rome")):
+    model, tokenizer = pocket
+    good, bad = (tokenizer(a, add_special_tokens=False)["input_ids"][0] for a in answers)
+
+    def difference(logits):
+        return logits[:, good] - logits[:, bad]
+
+    top, bottom = (
+        difference(next_token_logits(model, tokenizer, p)).item() for p in (clean, corrupted)
+    )
+    assert top > 1 and bottom < -1, "the shipped model does not know these facts"
+    source = read_activations(model, source_ids)
+    return (patch_each(model, tokenizer, corrupted, source, difference) - bottom) / (top - bottom)
+
+
+def test_on_the_shipped_model_the_fact_moves_to_the_last_token(pocket):
+    clean_ids = encode(*pocket, CLEAN)["input_ids"]
+    share = shares_of(pocket, clean_ids)
+    country = clean_ids.shape[1] - 2
+    assert share[0, country].item() == pytest.approx(1, abs=1e-3)  # the whole difference of the ids
+    assert share[-1, -1].item() == pytest.approx(1, abs=1e-3)
+    assert share[0].argmax() == country and share[-1].argmax() == country + 1
+    assert share[0, -1].abs() < 1e-3 and share[-1, :-1].abs().max() < 1e-3
+    assert (share.max(dim=1).values > 0.5).all()  # at each layer it is somewhere
+
+
+def test_on_the_shipped_model_the_controls_bring_back_less(pocket):
+    clean_ids = encode(*pocket, CLEAN)["input_ids"]
+    other_ids = encode(*pocket, "The capital of Japan is")["input_ids"]
+    shuffled = clean_ids[:, torch.tensor([0, 3, 1, 2, 5, 4])]
+    assert shares_of(pocket, clean_ids)[-1, -1] > 0.99
+    for ids in (other_ids, shuffled):
+        assert shares_of(pocket, ids)[-1].max() < 0.9

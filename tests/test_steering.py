@@ -1,0 +1,237 @@
+"""Steering gives what hooks by hand give, and turns the mood of the shipped model's stories."""
+
+import random
+import re
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+import corpus
+from notebook_tools import NOTEBOOKS, code_cells, read
+from tiny_models import make_gpt2, make_llama
+from tutorial_utils import encode, load_model, mean_differences, sample_steered
+from tutorial_utils.steering import _losses
+
+HAPPY, SAD = ["Anna was glad.", "The dog was happy and the ball was red."], ["Ben was sad.", "No."]
+
+
+@pytest.fixture(scope="module", params=["llama", "gpt2"])
+def tiny(request, tmp_path_factory):
+    make = {"llama": make_llama, "gpt2": make_gpt2}[request.param]
+    return load_model(make(tmp_path_factory.mktemp(request.param)), device="cpu")
+
+
+@pytest.fixture(scope="module")
+def pocket():
+    return load_model("pocket-llama", device="cpu")
+
+
+def layers_of(model):
+    return model.model.layers if hasattr(model, "model") else model.transformer.h
+
+
+def count_hooks(model) -> int:
+    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())
+
+
+def vector_for(model, size: float = 3.0) -> torch.Tensor:
+    torch.manual_seed(3)
+    vector = torch.randn(model.config.hidden_size)
+    return size * vector / vector.norm()
+
+
+def test_mean_differences_equal_plain_loops(tiny):
+    model, tokenizer = tiny
+    got = mean_differences(model, tokenizer, HAPPY, SAD)
+    n = model.config.num_hidden_layers
+    assert list(got) == list(range(n + 1))
+
+    def mean(texts, layer):
+        total = 0
+        for text in texts:  # one at a time: no padding
+            with torch.no_grad():
+                states = model(**encode(model, tokenizer, text), output_hidden_states=True)
+            total = total + states.hidden_states[layer][0, -1]
+        return total / len(texts)
+
+    for layer in range(n):  # transformers' last one is after the final norm
+        want = mean(HAPPY, layer) - mean(SAD, layer)
+        torch.testing.assert_close(got[layer], want, rtol=1e-4, atol=1e-4)
+        assert got[layer].shape == (model.config.hidden_size,)
+
+
+def test_the_direction_of_texts_and_themselves_is_zero(tiny):
+    got = mean_differences(*tiny, HAPPY, HAPPY)
+    assert all(vector.abs().max() == 0 for vector in got.values())
+
+
+def test_mean_differences_wants_texts(tiny):
+    with pytest.raises(ValueError, match="the list is empty"):
+        mean_differences(*tiny, HAPPY, [])
+
+
+@pytest.mark.parametrize("strength", [0, 2.5])
+def test_equal_to_generate_with_a_hook(tiny, strength):
+    model, tokenizer = tiny
+    vector, prompts = vector_for(model), ["Anna has the ball.", "Once upon a time there was"]
+    inputs = encode(model, tokenizer, prompts)
+
+    def add(module, args, output):
+        if isinstance(output, tuple):
+            return (output[0] + strength * vector, *output[1:])
+        return output + strength * vector
+
+    handle = layers_of(model)[1].register_forward_hook(add)
+    torch.manual_seed(5)
+    ids = model.generate(**inputs, do_sample=True, top_k=0, max_new_tokens=8)
+    handle.remove()
+    want = tokenizer.batch_decode(ids[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+    got = sample_steered(model, tokenizer, prompts, {2: vector}, strength, max_new_tokens=8, seed=5)
+    assert got.texts == want
+    assert got.losses.shape == (2,) and (got.losses > 0).all()
+
+
+def test_strength_zero_is_no_steering_and_a_strong_push_is_not(tiny):
+    model, tokenizer = tiny
+    prompts, vector = ["Anna has the ball."] * 4, vector_for(model, 30)
+    plain = sample_steered(model, tokenizer, prompts, {}, 1)
+    assert sample_steered(model, tokenizer, prompts, {1: vector}, 0).texts == plain.texts
+    assert sample_steered(model, tokenizer, prompts, {1: vector}, 1).texts != plain.texts
+    both = sample_steered(model, tokenizer, prompts, {1: vector, 3: vector}, 1)
+    assert both.texts != sample_steered(model, tokenizer, prompts, {1: vector}, 1).texts
+
+
+def test_a_direction_for_each_prompt(tiny):
+    model, tokenizer = tiny
+    prompts, vector = ["Anna has the ball."] * 2, vector_for(model, 30)
+    rows = torch.stack([torch.zeros_like(vector), vector])[:, None]  # (batch, 1, hidden)
+    plain, pushed, mixed = (
+        sample_steered(model, tokenizer, prompts, {1: v}, 1).texts
+        for v in (torch.zeros_like(vector), vector, rows)
+    )
+    assert mixed == [plain[0], pushed[1]] and plain != pushed
+
+
+def test_seeds(tiny):
+    model, tokenizer = tiny
+    prompt, vector = "Anna has the ball.", vector_for(model)
+    torch.manual_seed(11)
+    expected = torch.rand(3)
+    torch.manual_seed(11)
+    one, again, other = (
+        sample_steered(model, tokenizer, prompt, {1: vector}, 1, seed=seed).texts
+        for seed in (0, 0, 1)
+    )
+    assert torch.equal(torch.rand(3), expected)  # the caller's random numbers go on as they were
+    assert one == again != other
+
+
+def test_losses_of_padded_prompts_up_to_the_end_token(tiny):
+    """Each text alone under the model, in plain loops; what follows an end is not counted."""
+    model, tokenizer = tiny
+    end = model.generation_config.eos_token_id
+    inputs = encode(model, tokenizer, ["Anna has the ball.", "Who has the red ball? Anna has"])
+    new = torch.tensor([[40, 41, end, end, end], [50, 51, 52, 53, 54]])
+    got = _losses(model, inputs, new)
+    for row, kept in ((0, [40, 41, end]), (1, [50, 51, 52, 53, 54])):
+        prompt = inputs["input_ids"][row][inputs["attention_mask"][row].bool()].tolist()
+        ids = torch.tensor([[*prompt, *kept]])
+        with torch.no_grad():
+            logits = model(ids).logits[0, len(prompt) - 1 : -1]
+        want = cross_entropy(logits, torch.tensor(kept))
+        torch.testing.assert_close(got[row], want, rtol=1e-4, atol=1e-4)
+
+
+def test_the_loss_is_the_unedited_models(tiny):
+    model, tokenizer = tiny
+    prompts, vector = ["Anna has the ball."] * 8, vector_for(model, 60)
+    plain = sample_steered(model, tokenizer, prompts, {}, 0)
+    pushed = sample_steered(model, tokenizer, prompts, {3: vector}, 1)
+    assert pushed.losses.mean() > plain.losses.mean()
+
+
+def test_nothing_is_left(tiny):
+    model, tokenizer = tiny
+    hooks, vector = count_hooks(model), vector_for(model)
+    sample_steered(model, tokenizer, "Anna", {1: vector}, 1)
+    with pytest.raises(ValueError, match="the edit of layer 1 returned|size|dimension"):
+        wide = torch.zeros(2, 1, model.config.hidden_size)  # two rows for one prompt
+        sample_steered(model, tokenizer, "Anna", {1: wide}, 1)
+    assert count_hooks(model) == hooks
+
+
+def test_wrong_arguments(tiny):
+    model, tokenizer = tiny
+    vector, context = vector_for(model), model.config.max_position_embeddings
+    with pytest.raises(ValueError, match="layer 9 is not in this model: it has layers 0 to 4"):
+        sample_steered(model, tokenizer, "Anna", {9: vector}, 1)
+    with pytest.raises(ValueError, match="prompt 0 is empty"):
+        sample_steered(model, tokenizer, "", {1: vector}, 1)
+    with pytest.raises(ValueError, match=f"{context} new ones were asked for.*at most {context}"):
+        sample_steered(model, tokenizer, "Anna", {1: vector}, 1, max_new_tokens=context)
+
+
+# -- what lesson 07 says of the shipped model --------------------------------------------------
+
+
+def mood_shares(pocket, openings, vectors, strength) -> tuple[dict[str, float], float]:
+    samples = sample_steered(*pocket, openings, vectors, strength)
+    moods = [corpus.mood_of(text) for text in samples.texts]
+    shares = {mood: moods.count(mood) / len(moods) for mood in ("happy", "sad")}
+    return shares, samples.losses.mean().item()
+
+
+def test_a_strength_turns_the_stories_and_a_random_direction_does_not(pocket, capsys):
+    """80% take the steered mood, and the control stays within 15 points of no steering."""
+    rng = random.Random(7)
+    openings = [corpus.story_opening(rng)[0] for _ in range(100)]
+    said = {
+        mood: [s.format(a="Anna", b="Ben") for s in about["sentences"]]
+        for mood, about in corpus.MOODS.items()
+    }
+    layer = 5 * pocket[0].config.num_hidden_layers // 8
+    direction = mean_differences(*pocket, said["happy"], said["sad"])[layer]
+    torch.manual_seed(7)
+    noise = torch.randn(len(openings), 1, len(direction))
+    noise *= direction.norm() / noise.norm(dim=-1, keepdim=True)
+    usual, _ = mood_shares(pocket, openings, {}, 0)
+    reached = {}
+    for strength in (-4, -3, 3, 4):
+        toward = "happy" if strength > 0 else "sad"
+        steered, loss = mood_shares(pocket, openings, {layer: direction}, strength)
+        control, _ = mood_shares(pocket, openings, {layer: noise}, strength)
+        with capsys.disabled():
+            print(
+                f"\nstrength {strength}: {toward} {steered[toward]:.0%}, with random directions "
+                f"{control[toward]:.0%}, without {usual[toward]:.0%}; loss {loss:.2f}"
+            )
+        if steered[toward] >= 0.8 and abs(control[toward] - usual[toward]) <= 0.15:
+            reached[toward] = strength
+    assert set(reached) == {"happy", "sad"}
+
+
+def lesson_cells() -> list:
+    return code_cells(read(NOTEBOOKS / "07_patching_and_steering.ipynb"))
+
+
+def test_the_lessons_mood_is_the_corpus_mood():
+    cell = next(cell for cell in lesson_cells() if "happy_words =" in cell.source)
+    lesson: dict = {}
+    exec(cell.source, lesson)
+    assert set(lesson["happy_words"]) == set(corpus.MOODS["happy"]["words"])
+    assert set(lesson["sad_words"]) == set(corpus.MOODS["sad"]["words"])
+    assert len(lesson["openings"]) == 100 == len(set(lesson["openings"]))
+    rng = random.Random(0)
+    texts = [corpus.document(rng) for _ in range(200)]
+    texts += [corpus.story_document(rng) for _ in range(200)]
+    for text in texts + lesson["openings"]:
+        assert lesson["mood"](text) == (corpus.mood_of(text) or "neither")
+
+
+def test_the_lessons_own_verdict():
+    """The committed output: it works in both directions."""
+    texts = [output.get("text", "") for cell in lesson_cells() for output in cell.outputs]
+    found = re.search(r"within 15 points, at strengths: \[(.*)\]", "\n".join(texts))
+    strengths = [int(number) for number in found.group(1).split(",")]
+    assert min(strengths) < 0 < max(strengths)

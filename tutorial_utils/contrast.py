@@ -1,0 +1,184 @@
+"""Contrasting layers: what the last layer says that an earlier one did not say yet (DoLa).
+
+Chuang et al. 2023, "DoLa: Decoding by Contrasting Layers Improves Factuality in Large Language
+Models", arXiv:2309.03883. The defaults follow the paper. `kl_swapped`, `batch_average` and
+`final_norm` switch to what the authors' released code does. By hand: lesson 06.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from transformers import LogitsProcessor
+
+from .activations import _layer_numbers, find_decoder_layers, record_activations
+from .lens import kl_divergence, unembed
+
+MOST = 20  # layers that "low" and "high" look at; the paper's parts of a model have no more
+
+
+def jensen_shannon(logits: Tensor, other: Tensor, *, swapped: bool = False) -> Tensor:
+    """Jensen-Shannon divergence in bits, 0 to 1, of p = softmax(logits) and q = softmax(other).
+
+    The mean of D(p || m) and D(q || m), where m is the mean of p and q (Lin 1991,
+    doi:10.1109/18.61115); `swapped` takes D(m || p) and D(m || q), which has no upper end. Both
+    `(..., vocab)`, to `(...)`, float32. By hand: lesson 06.
+    """
+    log_p, log_q = (z.float().log_softmax(dim=-1) for z in (logits, other))
+    log_m = torch.logaddexp(log_p, log_q) - math.log(2)
+    pairs = [(log_m, log_p), (log_m, log_q)] if swapped else [(log_p, log_m), (log_q, log_m)]
+    return sum(kl_divergence(*pair) for pair in pairs).clamp(min=0) / 2  # rounding: -1e-8
+
+
+def candidate_layers(model: nn.Module, which: str | int | Iterable[int] = "low") -> list[int]:
+    """The numbers of the layers to choose from, lowest first.
+
+    "low" and "high" are the even layers of the lower or the upper half of layers 0 to n - 1, in
+    models of more than 40 layers of the first or last 20. With tied embeddings "low" leaves out
+    layer 0, which would give back the token just read. Or the numbers themselves, or one number;
+    negative ones count from the end. Layer n has nothing to be contrasted with: ValueError.
+    By hand: lesson 06.
+    """
+    n = len(find_decoder_layers(model))
+    if isinstance(which, str):
+        if which not in ("low", "high"):
+            raise ValueError(f'candidates are "low", "high" or layer numbers, not {which!r}')
+        if which == "high":
+            found = [i for i in range(max(n // 2, n - MOST), n) if i % 2 == 0]
+            return found or [n - 1]
+        found = range(0, max(1, min(n // 2, MOST)), 2)
+        return [i for i in found if i or not _tied(model)] or [min(1, n - 1)]
+    numbers = sorted(_layer_numbers([which] if isinstance(which, int) else which, n))
+    if numbers[-1] == n:
+        raise ValueError(
+            f"layer {n} is this model's last: it is what the candidates are contrasted with, so "
+            f"pick from layers 0 to {n - 1}"
+        )
+    return numbers
+
+
+def _tied(model: nn.Module) -> bool:
+    """Whether one matrix is both the embedding and the unembedding."""
+    ends = model.get_input_embeddings(), model.get_output_embeddings()
+    return None not in ends and ends[0].weight is ends[1].weight
+
+
+class Contrast(NamedTuple):
+    """Scores `(..., vocab)`, the layer picked `(...)`, divergence `(candidates, ...)` in bits."""
+
+    scores: Tensor
+    layer: Tensor
+    divergence: Tensor
+
+
+def contrast_logits(
+    final: Tensor,
+    candidates: Mapping[int, Tensor],
+    *,
+    alpha: float = 0.1,
+    kl_swapped: bool = False,
+    batch_average: bool = False,
+) -> Contrast:
+    """Contrast the last layer's logits with those of the candidate that differs most from it.
+
+    `final` is `(..., vocab)`, `candidates` are `{layer number: logits (..., vocab)}`, as
+    `logit_lens` gives them; one candidate is contrasted with whatever it says. Scores are
+    log q_N - log q_M, and -inf for a token whose q_N is below `alpha` times the highest.
+
+    `kl_swapped` takes D(m || q) instead of D(q || m) in the divergence, and `batch_average` takes
+    its mean over the first axis, so that all rows get one layer: the released code does both.
+    Raises ValueError for other shapes and for an alpha that is not from 0 to 1. By hand: lesson 06.
+    """
+    if not 0 <= alpha <= 1:
+        raise ValueError(f"alpha is {alpha}: it must be from 0, all tokens, to 1, the first choice")
+    shapes = {number: tuple(logits.shape) for number, logits in candidates.items()}
+    if not shapes or set(shapes.values()) != {tuple(final.shape)}:
+        raise ValueError(
+            "candidates must be at least one {layer: logits} of the final logits' shape, "
+            f"{tuple(final.shape)}, not {shapes}"
+        )
+    log_final = final.float().log_softmax(dim=-1)
+    forbidden = log_final == -math.inf  # by a processor that came before: out for all layers
+    log_early = {
+        number: logits.to(final.device).float().masked_fill(forbidden, -math.inf).log_softmax(-1)
+        for number, logits in candidates.items()
+    }
+    divergence = torch.stack(
+        [jensen_shannon(log_final, early, swapped=kl_swapped) for early in log_early.values()]
+    )
+    if batch_average and final.dim() > 1:
+        divergence = divergence.mean(dim=1, keepdim=True).expand_as(divergence).clone()
+    picked = divergence.argmax(dim=0)
+    scores = torch.full_like(log_final, -math.inf)
+    least = log_final.amax(-1, keepdim=True) + (math.log(alpha) if alpha else -math.inf)
+    plausible = (log_final >= least) & ~forbidden
+    for place, early in enumerate(log_early.values()):
+        here = plausible & (picked == place)[..., None]
+        scores = torch.where(here, log_final - early, scores)
+    return Contrast(
+        scores, torch.tensor(list(candidates), device=picked.device)[picked], divergence
+    )
+
+
+@contextmanager
+def contrast_layers(
+    model: nn.Module,
+    candidates: str | int | Iterable[int] = "low",
+    *,
+    alpha: float = 0.1,
+    final_norm: bool = True,
+    kl_swapped: bool = False,
+    batch_average: bool = False,
+) -> Iterator[ContrastProcessor]:
+    """DoLa as a logits processor for transformers' own `generate`, inside the `with` block.
+
+        with contrast_layers(model, "high") as contrast:
+            model.generate(**inputs, logits_processor=[contrast], do_sample=False)
+        contrast.picked  # the layers, a tensor (batch,) for each new token
+
+    `candidates` are as in `candidate_layers`, the rest as in `contrast_logits`; `final_norm=False`
+    unembeds the candidates without the final norm, as the released code does. Prompts padded on
+    the left give what each gives alone, unless `batch_average` is set. No beam search. Options of
+    `generate` such as `repetition_penalty` act before the contrast; a processor put after it in the
+    list acts on the contrasted scores. By hand: lesson 06.
+    """
+    numbers = candidate_layers(model, candidates)
+    options = {"alpha": alpha, "kl_swapped": kl_swapped, "batch_average": batch_average}
+    with record_activations(model, numbers, positions="last") as activations:
+        head = (
+            (lambda hidden: unembed(model, hidden)) if final_norm else model.get_output_embeddings()
+        )
+        processor = ContrastProcessor(activations, head, options)
+        try:
+            yield processor
+        finally:
+            processor.activations = None
+
+
+class ContrastProcessor(LogitsProcessor):
+    """What `contrast_layers` gives; `picked` grows by one tensor `(batch,)` with each new token."""
+
+    def __init__(self, activations: Mapping[int, Tensor], head, options: dict) -> None:
+        self.activations, self.head, self.options = activations, head, options
+        self.picked: list[Tensor] = []
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        if self.activations is None:
+            raise ValueError(
+                "this processor works inside the `with contrast_layers(...)` block only"
+            )
+        hidden = torch.stack([self.activations[i][:, -1] for i in self.activations])
+        if hidden.shape[1] != len(scores):
+            raise ValueError(
+                f"the model read {hidden.shape[1]} rows, and there are scores for {len(scores)}: "
+                "layers are contrasted in greedy decoding and sampling, with a model's own logits"
+            )
+        early = dict(zip(self.activations, self.head(hidden).to(scores.device), strict=True))
+        result = contrast_logits(scores, early, **self.options)
+        self.picked.append(result.layer)
+        return result.scores

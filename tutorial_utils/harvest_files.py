@@ -1,0 +1,136 @@
+"""The files of a harvest: the index, the shards, and one array over all of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+
+def read_harvest(folder: str | Path) -> dict[int | str, Column]:
+    """What a harvest wrote, each as one array over all shards, read from disk when it is indexed.
+
+    `harvest[4]` holds the vectors of layer 4, (rows, hidden). `harvest["prompt"]`, `["position"]`
+    and `["token"]`, (rows,), tell of each row the number of its line, from 0, the place of its
+    token in the prompt, and the token's id. Rows are in the order of the lines. By hand: lesson 08.
+
+    Raises OSError where there is no harvest, ValueError where shards of it are missing.
+    """
+    folder = Path(folder)
+    if not (folder / "index.json").is_file():
+        raise OSError(
+            f"there is no harvest in '{folder}': it has no index.json. "
+            "`python -m tutorial_utils.harvest --help` says how to make one."
+        )
+    about = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+    missing = missing_shards(folder, about["shards"])
+    if missing:
+        raise ValueError(
+            f"the harvest in '{folder}' is not done: {len(missing)} of {about['shards']} shards "
+            "are missing. Run the same command again: it goes on where it stopped."
+        )
+    files = [shard_path(folder, number) for number in range(about["shards"])]
+    return {name: Column(files, name) for name in (*about["layers"], "prompt", "position", "token")}
+
+
+class Column:
+    """One array over all shards. `column[5]`, `column[10:20]` and `column[[7, 3]]` give tensors.
+
+    Only the rows that are asked for are copied; the files are memory-mapped while they are read.
+    """
+
+    def __init__(self, files: list[Path], name: int | str) -> None:
+        self._files = files
+        self._key = f"layer_{name}" if isinstance(name, int) else name
+        counts = []
+        for file in files:
+            with safe_open(file, "pt") as shard:
+                part = shard.get_slice(self._key)
+                counts.append(part.get_shape()[0])
+                self._empty = part[:0]
+        self._ends = torch.tensor(counts).cumsum(0)
+        self.shape = (int(self._ends[-1]), *self._empty.shape[1:])
+        self.dtype = self._empty.dtype
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __repr__(self) -> str:
+        return f"Column({self._key}, shape {self.shape}, {self.dtype}, {len(self._files)} shards)"
+
+    def __getitem__(self, rows: int | slice | Sequence[int] | Tensor) -> Tensor:
+        if isinstance(rows, slice):
+            return self._rows(torch.arange(*rows.indices(len(self))))
+        chosen = torch.as_tensor(rows)
+        if chosen.dtype == torch.bool:
+            if chosen.shape != (len(self),):
+                raise IndexError(f"a mask over rows has shape ({len(self)},), not {chosen.shape}")
+            chosen = chosen.nonzero()[:, 0]
+        wrong = chosen[(chosen < -len(self)) | (chosen >= len(self))]
+        if wrong.numel():
+            raise IndexError(f"row {int(wrong[0])} is not there: rows are 0 to {len(self) - 1}")
+        chosen = torch.where(chosen < 0, chosen + len(self), chosen).long()
+        return self._rows(chosen) if chosen.dim() else self._rows(chosen[None])[0]
+
+    def _rows(self, rows: Tensor) -> Tensor:
+        """The rows of these numbers, none of which is negative, in this order."""
+        result = self._empty.new_empty(len(rows), *self.shape[1:])
+        where = torch.bucketize(rows, self._ends, right=True)
+        for number in where.unique().tolist():
+            here = where == number
+            inside = rows[here] - (self._ends[number - 1] if number else 0)
+            low, high = int(inside.min()), int(inside.max())
+            with safe_open(self._files[number], "pt") as shard:
+                result[here] = shard.get_slice(self._key)[low : high + 1][inside - low]
+        return result
+
+
+def open_folder(out: Path, about: dict) -> None:
+    """Make the folder with its index, or check that the one which is there is of the same work."""
+    out.mkdir(parents=True, exist_ok=True)
+    index = out / "index.json"
+    if not index.exists():
+        write(index, lambda file: file.write_text(json.dumps(about, indent=1), encoding="utf-8"))
+    there = json.loads(index.read_text(encoding="utf-8"))
+    # The same weights may lie in another folder today: the revision tells them, not the name.
+    other = [key for key in about if key != "model" and there.get(key) != about[key]]
+    if other:
+        told = [f"{key} {there.get(key)} there, {about[key]} now" for key in other]
+        raise ValueError(
+            f"'{out}' holds a harvest of '{there.get('model')}' that differs from this one: "
+            f"{'; '.join(told)}. Choose another folder, or delete this one."
+        )
+
+
+def check_prompts(path: Path, digest: str) -> None:
+    with safe_open(path, "pt") as shard:
+        same = (shard.metadata() or {}).get("prompts") == digest
+    if not same:
+        raise ValueError(
+            f"'{path}' was made from other prompts than the file has now at this place. Choose "
+            "another folder, or delete this one."
+        )
+
+
+def write(path: Path, save: Callable[[Path], object]) -> None:
+    """Write a file that is there as a whole or not at all, whenever the process is killed."""
+    temporary = path.with_name(f"{path.name}.{socket.gethostname()}.{os.getpid()}.tmp")
+    save(temporary)
+    with open(temporary, "rb") as file:
+        os.fsync(file.fileno())  # or a power cut could leave the new name and not what it holds
+    os.replace(temporary, path)
+
+
+def shard_path(folder: Path, number: int) -> Path:
+    return folder / f"shard-{number:06}.safetensors"
+
+
+def missing_shards(folder: Path, shards: int) -> list[int]:
+    there = {path.name for path in folder.glob("shard-*.safetensors")}
+    return [number for number in range(shards) if shard_path(folder, number).name not in there]

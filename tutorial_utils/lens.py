@@ -1,0 +1,161 @@
+"""The logit lens: what the residual stream of a layer says about the next token.
+
+The last steps of a model, from the residual stream after its last decoder layer to the logits, are
+applied to any layer (nostalgebraist 2020, "interpreting GPT: the logit lens"). By hand: lesson 05.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from .decoder_layers import DecoderLayers, locate
+from .layer_hooks import aside, hooked_layers
+
+NO_LENS = (
+    "the logits of {} are made of more than the residual stream of its last layer, so that no "
+    "other layer can take its place: the logit lens does not work here"
+)
+
+
+def unembed(model: nn.Module, hidden: Tensor) -> Tensor:
+    """Logits `(..., vocab)` that the model makes of a residual stream `hidden` `(..., hidden)`.
+
+    Final norm, unembedding, and what else this model does to its logits, such as scaling or
+    capping them: the model runs on one token, and `hidden` takes the place of what its last decoder
+    layer gives. At layer n this gives the model's own logits. `record_activations` and
+    `edit_activations` do not notice that run. Gradients only where `hidden` carries them.
+
+    Raises ValueError for another width than the model's, and for a model that cannot do it.
+    By hand: lesson 05.
+    """
+    where = locate(model)
+    if not isinstance(hidden, Tensor) or not hidden.is_floating_point() or not hidden.dim():
+        given = hidden.dtype if isinstance(hidden, Tensor) else type(hidden).__name__
+        raise ValueError(f"hidden must be a tensor of floats (..., hidden), not {given}")
+    if where.width not in (None, hidden.shape[-1]) or not hidden.numel():
+        raise ValueError(
+            f"hidden must be (..., {where.width}), as wide as this model's residual stream and not "
+            f"empty, not {tuple(hidden.shape)}"
+        )
+    count = hidden[..., 0].numel()
+    rows = hidden.reshape(-1, 1, hidden.shape[-1])  # each row a prompt of one token
+    rows = rows.expand(max(count, 2), 1, -1)  # a model that mixes one row with its token shows not
+    with torch.set_grad_enabled(hidden.requires_grad and torch.is_grad_enabled()):
+        try:
+            logits = _last_steps(model, where, rows, tokens=[0])
+        except torch.cuda.OutOfMemoryError:
+            raise
+        except RuntimeError:  # a few models give their output the shape of their input ids
+            logits = _last_steps_with_as_many_tokens(model, where, rows)
+    return logits.reshape(len(rows), -1)[:count].reshape(*hidden.shape[:-1], -1)
+
+
+def _last_steps(model: nn.Module, where: DecoderLayers, rows: Tensor, tokens: list[int]) -> Tensor:
+    """Run the model on prompts of one token each, with `rows` in place of layer n's output."""
+    ids = torch.tensor(tokens, device=model.device)[:, None]
+    mask = torch.ones_like(ids)  # or a model may warn that token 0 is its padding
+    # `to` brings the rows to the device and the dtype of the stream of the model's last layer.
+    last = {len(where.layers): lambda number, stream: rows.to(stream)}
+    with aside(), hooked_layers(where, last):
+        logits = getattr(model(input_ids=ids, attention_mask=mask, use_cache=False), "logits", None)
+    if logits is None or logits.shape[:-1].numel() != len(rows):
+        given = "no logits" if logits is None else f"logits of shape {tuple(logits.shape)}"
+        raise ValueError(
+            f"{type(model).__name__} gives {given} for {len(rows)} positions of the residual "
+            "stream: pass a model that AutoModelForCausalLM.from_pretrained gave"
+        )
+    return logits
+
+
+def _last_steps_with_as_many_tokens(model: nn.Module, where: DecoderLayers, rows: Tensor) -> Tensor:
+    name = type(model).__name__
+    try:
+        logits, again = (_last_steps(model, where, rows, [i] * len(rows)) for i in (0, 1))
+    except RuntimeError as error:
+        raise ValueError(f"the last steps of {name} do not run on one token: {error}") from error
+    if not torch.allclose(logits, again, equal_nan=True):
+        raise ValueError(NO_LENS.format(name))
+    return logits
+
+
+def logit_lens(
+    model: nn.Module, activations: Mapping[int, Tensor], layers: Iterable[int] | None = None
+) -> dict[int, Tensor]:
+    """The logits of each layer, `{layer: (batch, seq, vocab)}`, from recorded activations.
+
+    `activations` is what `record_activations` or `read_activations` gave, `layers` are some of its
+    layer numbers, all by default. With `positions="last"` in the recorder seq is 1. All logits are
+    in memory at once: 33 layers, 1000 tokens and a vocabulary of 128256 take 8.5 GB in half
+    precision. Where that is too much, `lens_choices` keeps the best few. By hand: lesson 05.
+    """
+    stacked = _stacked(activations, layers)
+    return dict(zip(stacked, unembed(model, torch.stack([*stacked.values()])), strict=True))
+
+
+def lens_choices(
+    model: nn.Module,
+    activations: Mapping[int, Tensor],
+    layers: Iterable[int] | None = None,
+    *,
+    k: int = 5,
+) -> tuple[Tensor, Tensor]:
+    """The `k` most probable tokens at each layer and position: their probabilities and their ids.
+
+    Both are `(layers, batch, seq, k)`, best first, float32 and whole numbers, on the CPU. The
+    logits of at most 256 positions are in memory at once. By hand: lesson 05.
+    """
+    stacked = torch.stack([*_stacked(activations, layers).values()])
+    best = [
+        unembed(model, rows).detach().float().softmax(dim=-1).topk(k)
+        for rows in stacked.flatten(0, -2).split(256)
+    ]
+    shape = (*stacked.shape[:-1], k)
+    probs, ids = (torch.cat(parts).reshape(shape).cpu() for parts in zip(*best, strict=True))
+    return probs, ids
+
+
+def _stacked(activations: Mapping[int, Tensor], layers: Iterable[int] | None) -> dict[int, Tensor]:
+    """The picked layers on one device: on a model that is split over devices they lie on many."""
+    numbers = list(activations if layers is None else layers)
+    if not numbers:
+        raise ValueError("no layers were picked: pick at least one")
+    return {i: activations[i].to(activations[numbers[-1]].device) for i in numbers}
+
+
+def answer_layer(first_choices: Tensor, answers: Tensor) -> Tensor:
+    """The first layer at which the answer is first choice, `(...)`; -1 where it is at none.
+
+    `first_choices` `(layers, ...)` are token ids, row i of layer i; `answers` `(...)` the ids to
+    find. By hand: lesson 05.
+    """
+    if first_choices.shape[1:] != answers.shape or not len(first_choices):
+        raise ValueError(
+            f"first_choices is (layers, ...) for answers (...), here {tuple(first_choices.shape)} "
+            f"for {tuple(answers.shape)}"
+        )
+    found = first_choices == answers.to(first_choices.device)
+    return torch.where(found.any(dim=0), found.int().argmax(dim=0), -1)
+
+
+def entropy(logits: Tensor) -> Tensor:
+    """Entropy of softmax(logits) in bits, `(..., vocab)` to `(...)`, float32. By hand: lesson 05.
+
+    0 is certain, log2(vocab) is knowing nothing.
+    """
+    log_p = logits.float().log_softmax(dim=-1)
+    return -(log_p.exp() * log_p).nan_to_num().sum(dim=-1) / math.log(2)  # 0 log 0 is 0
+
+
+def kl_divergence(logits: Tensor, other: Tensor) -> Tensor:
+    """D(p ‖ q) = Σ p log2(p / q) in bits, of p = softmax(logits) and q = softmax(other).
+
+    Both `(..., vocab)`, to `(...)`, float32; infinite where q is 0 and p is not. What it costs, in
+    bits for each token, to take q for p (Kullback and Leibler 1951). By hand: lesson 05.
+    """
+    log_p, log_q = (z.float().log_softmax(dim=-1) for z in (logits, other))
+    p = log_p.exp()
+    return torch.where(p > 0, p * (log_p - log_q), 0).sum(dim=-1) / math.log(2)

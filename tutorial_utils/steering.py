@@ -1,0 +1,114 @@
+"""Steering: add a direction to the residual stream while the model writes. By hand: lesson 07.
+
+The direction is a difference of means, as in Turner et al. 2023 (arXiv:2308.10248) and Panickssery
+et al. 2023 (arXiv:2312.06681).
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from contextlib import nullcontext
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
+
+from .activations import edit_activations, read_activations
+from .decoding import encode
+
+
+class Samples(NamedTuple):
+    """Continuations: the new text of each prompt, and its mean loss in nats per token (batch,)."""
+
+    texts: list[str]
+    losses: Tensor
+
+
+def mean_differences(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    texts: list[str],
+    others: list[str],
+) -> dict[int, Tensor]:
+    """For each layer, the mean activation of `texts` minus that of `others`: {layer: (hidden,)}.
+
+    The means are float32, of the activations at each text's last token, where the model has read
+    all of it. By hand: lesson 07.
+    """
+    means = []
+    for some in (texts, others):
+        inputs = _with_positions(model, encode(model, tokenizer, some))
+        activations = read_activations(model, positions="last", **inputs)
+        means.append({layer: last.float().mean(dim=(0, 1)) for layer, last in activations.items()})
+    return {layer: means[0][layer] - means[1][layer] for layer in means[0]}
+
+
+def sample_steered(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: str | list[str],
+    directions: Mapping[int, Tensor],
+    strength: float,
+    *,
+    max_new_tokens: int = 20,
+    seed: int = 0,
+) -> Samples:
+    """Continue each prompt with `strength` times a direction added at each layer of `directions`.
+
+    directions: {layer: (hidden,)}, or (batch, 1, hidden) to give each prompt one of its own. They
+        are added at every token, those of the prompt included.
+    Tokens are drawn at temperature 1, with the same random numbers for the same `seed`; the
+    caller's random numbers stay as they were. The loss of a text is what the model *without* the
+    direction thinks of it: how fluent it still is. By hand: lesson 07.
+
+    Raises ValueError for a prompt that leaves no room for the new tokens in the model's context.
+    """
+    inputs = encode(model, tokenizer, prompts)
+    length = inputs["input_ids"].shape[1]
+    context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if context is not None and length + max_new_tokens > context:
+        raise ValueError(
+            f"the prompt has {length} tokens and {max_new_tokens} new ones were asked for, but "
+            f"this model reads at most {context}: shorten the prompt or ask for fewer"
+        )
+    edits = {layer: partial(_add, strength * vector) for layer, vector in directions.items()}
+    with torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        with edit_activations(model, edits) if edits else nullcontext():
+            ids = model.generate(
+                **inputs, do_sample=True, top_k=0, top_p=1.0, max_new_tokens=max_new_tokens
+            )
+    new = ids[:, length:]
+    texts = tokenizer.batch_decode(
+        new, skip_special_tokens=True, clean_up_tokenization_spaces=False
+    )
+    return Samples(texts, _losses(model, inputs, new))
+
+
+def _add(vector: Tensor, hidden: Tensor) -> Tensor:
+    return hidden + vector.to(hidden)
+
+
+def _with_positions(model: PreTrainedModel, inputs: BatchEncoding) -> dict[str, Tensor]:
+    """The inputs with each token's position, for models that would count the padding too."""
+    positions = (inputs["attention_mask"].cumsum(dim=1) - 1).clamp(min=0)
+    known = "position_ids" in inspect.signature(model.forward).parameters
+    return {**inputs, "position_ids": positions} if known else {**inputs}
+
+
+@torch.no_grad()
+def _losses(model: PreTrainedModel, inputs: BatchEncoding, new: Tensor) -> Tensor:
+    """Mean loss (batch,) of the tokens `new` (batch, seq) after `inputs`, up to the first end."""
+    ends = model.generation_config.eos_token_id
+    ends = torch.tensor([] if ends is None else ends, device=new.device).reshape(-1)
+    is_end = torch.isin(new, ends)
+    counted = is_end.cumsum(dim=1) - is_end.long() == 0  # the end token itself counts
+    mask = torch.cat([inputs["attention_mask"], counted.long()], dim=1)
+    whole = {"input_ids": torch.cat([inputs["input_ids"], new], dim=1), "attention_mask": mask}
+    logits = model(**_with_positions(model, whole), use_cache=False).logits
+    logits = logits[:, -new.shape[1] - 1 : -1].float()  # each predicts the token after it
+    losses = torch.nn.functional.cross_entropy(logits.transpose(1, 2), new, reduction="none")
+    return ((losses * counted).sum(dim=1) / counted.sum(dim=1)).cpu()

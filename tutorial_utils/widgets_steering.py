@@ -1,0 +1,96 @@
+"""The steering explorer of lesson 07: a skin over `sample_steered`."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable, Mapping
+
+import ipywidgets as widgets
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from .steering import Samples, sample_steered
+from .widgets import LayerPicker, errors_shown
+
+STORIES = 3
+
+
+def steering_table(
+    without: Samples, steered: Samples, describe: Callable[[str], str] | None = None
+) -> str:
+    """HTML: each text without steering beside the one with it, and each one's loss under it.
+
+    `describe` gives a word or two about a text, such as its mood, to stand beside the loss.
+    """
+
+    def cell(text: str, loss: float) -> str:
+        about = f"{html.escape(describe(text))}, " if describe else ""
+        return (
+            '<td style="text-align: left; vertical-align: top; width: 50%">'
+            f"{html.escape(text.strip()) or '(nothing)'}<br>"
+            f"<small>{about}loss {loss:.2f} nats per token</small></td>"
+        )
+
+    rows = zip(
+        zip(without.texts, without.losses.tolist(), strict=True),
+        zip(steered.texts, steered.losses.tolist(), strict=True),
+        strict=True,
+    )
+    body = "".join(f"<tr>{cell(*left)}{cell(*right)}</tr>" for left, right in rows)
+    head = "".join(f'<th style="text-align: left">{name}</th>' for name in ("without", "steered"))
+    return f'<table style="width: 100%"><tr>{head}</tr>{body}</table>'
+
+
+def explore_steering(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    directions: Mapping[int, Tensor],
+    prompt: str,
+    *,
+    picker: LayerPicker | None = None,
+    describe: Callable[[str], str] | None = None,
+) -> widgets.VBox:
+    """Pick layers and a strength, and see texts without and with steering, side by side.
+
+    directions: {layer: (hidden,)}, as `mean_differences` gives; with several layers picked, each
+        adds its own. `prompt` is the beginning at first, and can be typed over.
+    A `picker` that other widgets use too can be given. `describe` is as in `steering_table`.
+    """
+    middle = sorted(directions)[len(directions) // 2]
+    picker = LayerPicker(list(directions), picked=[middle]) if picker is None else picker
+    strength = widgets.FloatSlider(
+        value=2, min=-6, max=6, step=0.5, description="Strength", continuous_update=False
+    )
+    wide = widgets.Layout(width="100%", max_width="420px")
+    start = widgets.Text(
+        value=prompt, description="Beginning", continuous_update=False, layout=wide
+    )
+    message, table = widgets.HTML(), widgets.HTML()
+    unsteered: dict[str, Samples] = {}
+
+    def sample(layers: tuple[int, ...]) -> Samples:
+        if not set(layers) <= set(directions):
+            raise ValueError(f"layers {layers} are picked; directions are for {[*directions]}")
+        chosen = {layer: directions[layer] for layer in layers}
+        prompts = [start.value] * STORIES
+        return sample_steered(model, tokenizer, prompts, chosen, strength.value)
+
+    def redraw(_: object = None) -> None:
+        with errors_shown(message):
+            if not start.value:
+                message.value = "Type the beginning of a story."
+                return
+            message.value = "Writing…"  # a large model takes a while
+            if start.value not in unsteered:  # sampled once for each beginning
+                unsteered.clear()
+                unsteered[start.value] = sample(())
+            without = unsteered[start.value]
+            steered = sample(picker.value) if picker.value and strength.value else without
+            table.value = steering_table(without, steered, describe)
+            message.value = ""
+
+    for control, trait in ((picker, "value"), (strength, "value"), (start, "value")):
+        control.observe(redraw, trait)
+    redraw()
+    controls = widgets.VBox([start, strength, message])
+    return widgets.VBox([widgets.HBox([picker, controls]), table])
