@@ -6,7 +6,7 @@ PORT ?= 8888
 export IP PORT
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lab test test-browser notebooks site slides pocket-llama lint
+.PHONY: help setup lab test test-browser test-versions notebooks site slides bench pocket-llama lint
 
 help:  ## This list.
 	@echo 'Targets:'
@@ -26,6 +26,9 @@ test: setup  ## Runs all tests, the notebooks among them.
 test-browser: setup  ## Uses the widgets in a real browser (on Debian as root, installs Chromium).
 	@.venv/bin/python scripts/setup_browser.py
 	@.venv/bin/python -m pytest tests/browser
+
+test-versions:  ## Runs them on the oldest, the newest and one set of versions between (hours, 15 GB).
+	@"$(PYTHON)" scripts/test_versions.py
 
 notebooks: setup  ## Runs the notebooks and writes their outputs, ready to commit.
 	@.venv/bin/python scripts/run_notebooks.py

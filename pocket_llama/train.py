@@ -65,6 +65,7 @@ def build_tokenizer(seed: int) -> PreTrainedTokenizerFast:
         eos_token=EOS,
         pad_token=EOS,
         model_max_length=CONTEXT,
+        model_input_names=["input_ids", "attention_mask"],  # no token types, on any version
         clean_up_tokenization_spaces=False,
     )
 

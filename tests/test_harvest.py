@@ -13,6 +13,7 @@ import sys
 import time
 from pathlib import Path
 
+import accelerate
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -102,6 +103,26 @@ def test_bfloat16_is_kept_as_it_is(folder, prompts, tmp_path):
     assert read_harvest(tmp_path)[2].dtype == read_harvest(tmp_path)[2][:3].dtype == torch.bfloat16
     size = sum(path.stat().st_size for path in tmp_path.glob("*.safetensors"))
     assert 55 * 32 * 2 < size < 55 * 32 * 2 + 55 * 3 * 8 + 1000
+
+
+def test_a_model_whose_layers_lie_on_different_devices(folder, prompts, tmp_path):
+    """Half of the layers on disk, which is what can be had without two GPUs."""
+    whole, tokenizer = load_model(folder / "llama", device="cpu")
+    split, _ = load_model(folder / "llama", device="cpu")
+    places = {"model.embed_tokens": "cpu", "model.rotary_emb": "cpu", "model.norm": "cpu"}
+    places |= {f"model.layers.{i}": "cpu" if i < 2 else "disk" for i in range(4)}
+    places["lm_head"] = "cpu"
+    split = accelerate.dispatch_model(
+        split, places, main_device="cpu", offload_dir=str(tmp_path / "weights")
+    )
+    assert next(split.model.layers[3].parameters()).device.type == "meta"
+    options = {"layers": [0, 2, 4], "shard": 20}
+    for model, out in ((whole, tmp_path / "whole"), (split, tmp_path / "split")):
+        harvest_activations(model, tokenizer, prompts, out, **options)
+    for layer in (0, 2, 4):
+        assert torch.equal(
+            read_harvest(tmp_path / "split")[layer][:], read_harvest(tmp_path / "whole")[layer][:]
+        )
 
 
 @pytest.mark.parametrize("tokens", [1, 40, 1000])

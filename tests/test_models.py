@@ -15,7 +15,14 @@ import torch
 import transformers
 from accelerate import init_empty_weights
 from huggingface_hub import constants
-from transformers import AutoModelForCausalLM, BertConfig, BertModel, CLIPConfig, T5Config
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BertConfig,
+    BertModel,
+    CLIPConfig,
+    T5Config,
+)
 from transformers.utils import logging as transformers_logging
 
 import tiny_models
@@ -609,3 +616,14 @@ def test_errors_keep_what_caused_them(tmp_path, llama):
 def test_an_interrupt_is_not_turned_into_an_error():
     with pytest.raises(KeyboardInterrupt), load_errors.plain_errors("a/b", "'a/b'"):
         raise KeyboardInterrupt
+
+
+def test_the_tokenizer_gives_what_the_model_takes_and_no_more(llama, tmp_path):
+    """Token types are refused by `generate` where the model takes none."""
+    folder = shutil.copytree(llama, tmp_path / "types")
+    file = folder / "tokenizer_config.json"
+    names = ["input_ids", "token_type_ids", "attention_mask"]
+    file.write_text(json.dumps({**json.loads(file.read_text()), "model_input_names": names}))
+    assert "token_type_ids" in AutoTokenizer.from_pretrained(folder)("Anna")
+    _, tokenizer = load_model(folder, device="cpu")
+    assert set(tokenizer("Anna")) == {"input_ids", "attention_mask"}

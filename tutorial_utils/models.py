@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 from collections.abc import Iterator
@@ -85,6 +86,9 @@ def load_model(
         missing = ", ".join(sorted(info["missing_keys"])[:3])
         raise OSError(f"{label} is not a whole language model: it has no weights for {missing}.")
     _plain_generation(model)
+    # Some versions give token types too, which `generate` refuses where the model takes none.
+    taken = inspect.signature(model.forward).parameters
+    tokenizer.model_input_names = [n for n in tokenizer.model_input_names if n in taken]
     return model.eval(), tokenizer
 
 
