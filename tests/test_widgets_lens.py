@@ -62,7 +62,7 @@ def shown(html):
 
 
 def as_shown(token):
-    return repr(token)[1:-1].replace(" ", "·")
+    return repr(token)[1:-1].replace(" ", "␣")
 
 
 def check(parts, llama, prompt, layer, place):

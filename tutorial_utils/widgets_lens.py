@@ -153,7 +153,7 @@ def _cell(view: LensView, layer: int, place: int) -> str:
 
 def _show(token: str) -> str:
     """A token in one line: spaces as dots, line ends and other controls as escapes."""
-    return repr(token)[1:-1].replace(" ", "·")
+    return repr(token)[1:-1].replace(" ", "␣")
 
 
 def _html(token: str) -> str:
