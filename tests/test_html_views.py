@@ -33,7 +33,7 @@ def test_every_token_shows_text_id_and_bytes():
     boxes = parse(tokens_html(rows)).findall(".//div[@data-token]")
     assert [words(box) for box in boxes] == [
         ["<|start|>", "0", "special"],
-        ["·caf", "300", "20 63 61 66"],
+        ["␣caf", "300", "20 63 61 66"],
         ["<0xC3>", "128", "C3"],
     ]
     assert ["dashed" in box.get("style") for box in boxes] == [True, False, False]
@@ -60,7 +60,7 @@ def test_nothing_that_is_typed_becomes_html():
 
 
 def test_visible_shows_spaces_and_what_has_no_picture():
-    assert visible(" a b\n") == "·a·b\\n"
+    assert visible(" a b\n") == "␣a␣b\\n"
     assert visible("\u200b") == "\\u200b"
     assert visible("東🙂é") == "東🙂é"
     assert visible("a" * 30, 10) == "a" * 9 + "…"
@@ -81,7 +81,7 @@ def test_bars_say_both_probabilities_and_what_is_dropped():
     table = parse(choice_html(logits.softmax(-1), choice, [" a", "b", "c"], best))
     rows = [words(row) for row in table.findall(".//tbody/tr")]
     assert rows == [
-        ["·a", "0.500", "0.625"],
+        ["␣a", "0.500", "0.625"],
         ["b", "0.300", "0.375"],
         ["c", "0.150", "dropped"],
         ["the other 1", "0.050", "dropped"],
@@ -104,7 +104,7 @@ def test_heatmap_writes_every_value_layer_0_at_the_bottom():
     html = heatmap_html(values, ["layer 0", "layer 1"], [" a", "b"], title="T", log=True, marked=1)
     rows = [words(row) for row in parse(html).findall(".//tbody/tr")]
     assert rows == [["layer 1", "1,000", "0.5"], ["layer 0", "1", "2"]]
-    assert words(parse(html).find(".//tfoot")) == ["·a", "b ◂"]
+    assert words(parse(html).find(".//tfoot")) == ["␣a", "b ◂"]
     colors = re.findall(r"<td style=\"background:(#\w+)", html)
     assert colors[0] == "#fde725" and colors[1] == "#440154"  # viridis' ends
 

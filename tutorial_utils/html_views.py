@@ -24,9 +24,9 @@ MOST_TOKENS = 400  # more boxes than that are slow to lay out, and nobody reads 
 
 
 def visible(text: str, limit: int = 24) -> str:
-    """A token to read: spaces as dots, escapes for what has no picture, cut after `limit`."""
+    """A token to read: each space as ␣, escapes for what has no picture, cut after `limit`."""
     shown = "".join(
-        "·" if char == " " else char if char.isprintable() else repr(char)[1:-1] for char in text
+        "␣" if char == " " else char if char.isprintable() else repr(char)[1:-1] for char in text
     )
     return shown if len(shown) <= limit else shown[: limit - 1] + "…"
 
@@ -84,7 +84,7 @@ def choice_html(
         f'<th scope="col" style="text-align:{side};padding-right:8px;white-space:nowrap">'
         f"{text}</th>"
         for text, side in [
-            ("token (· is a space)", "left"),
+            ("token (␣ is a space)", "left"),
             ("probability from 0 to 1", "left"),
             ("grey: the model's own", "right"),
             ("blue: drawn from", "right"),

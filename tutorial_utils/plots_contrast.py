@@ -76,7 +76,7 @@ def _draw_before_and_after(axes: Axes, before, after, tokenizer, k: int) -> None
         axes.bar_label(bars, texts, padding=2, fontsize=8)
     axes.set_yticks(places, [_label(token, 14) for token in token_strings(tokenizer, best)], **FONT)
     axes.set_ylim(len(best) - 0.4, -0.6)
-    axes.set(xlabel="probability (· is a space)", xlim=(0, 1.18))
+    axes.set(xlabel="probability (␣ is a space)", xlim=(0, 1.18))
     axes.legend(["last layer", "contrasted"], loc="lower right", fontsize=8, frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
 

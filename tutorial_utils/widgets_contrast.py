@@ -131,4 +131,4 @@ def explore_contrast(
 
 
 def _places(view: ContrastView) -> list[tuple[str, int]]:
-    return [(f"{i + 1} {repr(t)[1:-1].replace(' ', '·')}", i) for i, t in enumerate(view.tokens)]
+    return [(f"{i + 1} {repr(t)[1:-1].replace(' ', '␣')}", i) for i, t in enumerate(view.tokens)]
