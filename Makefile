@@ -6,7 +6,7 @@ PORT ?= 8888
 export IP PORT
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lab test notebooks site slides pocket-llama lint
+.PHONY: help setup lab test notebooks site slides bench pocket-llama lint
 
 help:  ## This list.
 	@echo 'Targets:'
@@ -36,6 +36,9 @@ slides: .venv-site/ready  ## Builds a deck of slides for each lesson in build/sl
 	@"$(PYTHON)" -m venv --clear .venv-site
 	@.venv-site/bin/python -m pip install --disable-pip-version-check -r requirements-site.txt
 	@touch $@
+
+bench: setup  ## Times reading activations next to other tools; makes their environments (an hour or more).
+	@.venv/bin/python bench/run.py
 
 pocket-llama: setup  ## Trains the shipped model again from its seed (45 minutes on 2 cores at most).
 	@.venv/bin/python pocket_llama/train.py

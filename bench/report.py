@@ -9,6 +9,13 @@ from statistics import median, quantiles
 HERE = Path(__file__).resolve().parent
 DOCS = HERE.parent / "docs"
 MIB = 2**20
+ROWS = [
+    (model, batch, seq)
+    for model in ("6 x 128", "pocket-llama", "12 x 512")
+    for batch in (1, 8)
+    for seq in (16, 128, 512)
+]
+PAIRS = 30
 PEERS = {  # the tool, and by how much the reader is to be ahead on the tiny model
     "nnsight": 1.2,
     "nnterp": 1.4,
@@ -22,6 +29,23 @@ READ, RECORD, CONTROL, LAST = (
     "bare again",
     "read, last token",
 )
+
+
+def row_name(model: str, batch: int, seq: int) -> str:
+    return f"{model}, {batch} x {seq}"
+
+
+def gaps(results: dict) -> str:
+    """What this run leaves open: rows that were not measured, or with too few pairs."""
+    rows = results["rows"]
+    missing = [name for name in (row_name(*row) for row in ROWS) if name not in rows]
+    few = [name for name, row in rows.items() if row["pairs"] < PAIRS]
+    told = [
+        f"{what}: {'; '.join(names)}."
+        for what, names in (("Rows not measured", missing), (f"Fewer than {PAIRS} pairs", few))
+        if names
+    ]
+    return " ".join(told) or f"All {len(ROWS)} rows were measured, with {PAIRS} pairs or more."
 
 
 def quartiles(values: list[float]) -> list[float]:
@@ -163,6 +187,7 @@ def page(results: dict) -> str:
             "## How",
             (HERE / "method.md").read_text().strip(),
             "## What was promised",
+            gaps(results),
             table(["promise", "kept", "measured"], verdicts),
             "## Where another tool is faster than `read_activations`, all layers",
             "\n".join(wins(results)),
