@@ -44,6 +44,9 @@ slides: .venv-site/ready  ## Builds a deck of slides for each lesson in build/sl
 	@.venv-site/bin/python -m pip install --disable-pip-version-check -r requirements-site.txt
 	@touch $@
 
+bench: setup  ## Times reading activations next to other tools; makes their environments (an hour or more).
+	@.venv/bin/python bench/run.py
+
 pocket-llama: setup  ## Trains the shipped model again from its seed (45 minutes on 2 cores at most).
 	@.venv/bin/python pocket_llama/train.py
 

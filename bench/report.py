@@ -9,6 +9,13 @@ from statistics import median, quantiles
 HERE = Path(__file__).resolve().parent
 DOCS = HERE.parent / "docs"
 MIB = 2**20
+ROWS = [
+    (model, batch, seq)
+    for model in ("6 x 128", "pocket-llama", "12 x 512")
+    for batch in (1, 8)
+    for seq in (16, 128, 512)
+]
+PAIRS = 30
 PEERS = {  # the tool, and by how much the reader is to be ahead on the tiny model
     "nnsight": 1.2,
     "nnterp": 1.4,
@@ -22,6 +29,23 @@ READ, RECORD, CONTROL, LAST = (
     "bare again",
     "read, last token",
 )
+
+
+def row_name(model: str, batch: int, seq: int) -> str:
+    return f"{model}, {batch} x {seq}"
+
+
+def gaps(results: dict) -> str:
+    """What this run leaves open: rows that were not measured, or with too few pairs."""
+    rows = results["rows"]
+    missing = [name for name in (row_name(*row) for row in ROWS) if name not in rows]
+    few = [name for name, row in rows.items() if row["pairs"] < PAIRS]
+    told = [
+        f"{what}: {'; '.join(names)}."
+        for what, names in (("Rows not measured", missing), (f"Fewer than {PAIRS} pairs", few))
+        if names
+    ]
+    return "\n\n".join(told) or f"All {len(ROWS)} rows were measured, with {PAIRS} pairs or more."
 
 
 def quartiles(values: list[float]) -> list[float]:
@@ -38,7 +62,7 @@ def middle(row: dict, tool: str) -> float:
 
 
 def bars(results: dict) -> list[tuple[str, bool, str]]:
-    """What was promised, whether it is so, and the numbers."""
+    """What was promised, whether it is so on the rows measured, and the numbers."""
     rows, memory = results["rows"], results["memory"]
     found = []
 
@@ -72,7 +96,9 @@ def bars(results: dict) -> list[tuple[str, bool, str]]:
         found.append((name, min(ahead.values()) >= factor, text))
     long = {n: r for n, r in rows.items() if n.startswith("12 x 512") and n.endswith("x 512")}
     for tool, most in ((READ, 0.98), ("read, first quarter", 0.27)):
-        values = {name: middle(row, tool) for name, row in long.items()} or {"not, measured": 9.9}
+        if not long:
+            continue
+        values = {name: middle(row, tool) for name, row in long.items()}
         text = ", ".join(f"{name.split(', ')[1]}: {value:.3f}" for name, value in values.items())
         name = f"{tool}, at 512 tokens on 12 x 512: at most {most} of the bare pass"
         found.append((name, max(values.values()) <= most, text))
@@ -163,7 +189,8 @@ def page(results: dict) -> str:
             "## How",
             (HERE / "method.md").read_text().strip(),
             "## What was promised",
-            table(["promise", "kept", "measured"], verdicts),
+            gaps(results),
+            table(["promise", "kept on these rows", "measured"], verdicts),
             "## Where another tool is faster than `read_activations`, all layers",
             "\n".join(wins(results)),
             "## Time, as a multiple of the bare forward pass",
@@ -186,7 +213,9 @@ def figure(results: dict) -> None:
 
     models = list(dict.fromkeys(name.split(", ")[0] for name in results["rows"]))
     tools = list(next(iter(results["rows"].values()))["ratios"])[::-1]
-    fig, axes = plt.subplots(1, len(models), figsize=(11, 5), sharey=True, layout="constrained")
+    size = {"figsize": (3 + 3 * len(models), 5), "sharey": True, "layout": "constrained"}
+    fig, axes = plt.subplots(1, len(models), squeeze=False, **size)
+    axes = axes[0]
     colors = {"16": "#4477aa", "128": "#ee6677", "512": "#228833"}
     for ax, model in zip(axes, models):
         for name, row in results["rows"].items():

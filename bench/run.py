@@ -29,12 +29,6 @@ sys.path.insert(0, str(ROOT / "scripts"))
 
 import report  # noqa: E402
 
-ROWS = [
-    (model, batch, seq)
-    for model in ("6 x 128", "pocket-llama", "12 x 512")
-    for batch in (1, 8)
-    for seq in (16, 128, 512)
-]
 RESULTS = HERE / "results.json"
 
 
@@ -55,8 +49,8 @@ def main() -> None:
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"rows": {}}
     results["versions"] = {group: worker.ask("versions") for group, worker in workers.items()}
     print(json.dumps(results["versions"], indent=1))
-    for model, batch, seq in ROWS:
-        name = f"{model}, {batch} x {seq}"
+    for model, batch, seq in report.ROWS:
+        name = report.row_name(model, batch, seq)
         if arguments.rows in name and arguments.skip not in name:
             results["rows"][name] = measure(
                 workers, (model, batch, seq), arguments.rounds, arguments.most
@@ -135,14 +129,12 @@ class Worker:
 def measure(workers: dict[str, Worker], row: tuple, rounds: int, most: float) -> dict:
     """For each tool its ratios to the bare forward pass, one for each round."""
     ready = {group: worker.ask("prepare", *row) for group, worker in workers.items()}
-    pairs = [(group, name) for group in workers for name in ready[group]["tools"]]
-    ratios, seconds = {name: [] for _, name in pairs}, []
+    tools = {group: answer["tools"] for group, answer in ready.items()}
+    ratios, seconds = {name: [] for names in tools.values() for name in names}, []
     is_short = ready["ours"]["seconds"] < 0.02
     started = time.time()
     while len(ratios["bare again"]) < rounds and time.time() - started < most:
-        for worker in workers.values():
-            worker.ask("collect")
-        for name, (took, bare) in one_round(workers, pairs, is_short).items():
+        for name, (took, bare) in one_round(workers, tools, is_short).items():
             ratios[name].append(took / bare)
             seconds.append(bare)
     return {
@@ -153,22 +145,21 @@ def measure(workers: dict[str, Worker], row: tuple, rounds: int, most: float) ->
     }
 
 
-def one_round(workers: dict[str, Worker], pairs: list, is_short: bool) -> dict:
+def one_round(workers: dict[str, Worker], tools: dict[str, list], is_short: bool) -> dict:
     """The seconds of each tool and of the bare pass it is compared with."""
-    if is_short:  # a bare pass beside each, first or last, as it falls
-        took = {}
-        for group, name in random.sample(pairs, len(pairs)):
-            order = random.choice((["bare", name], [name, "bare"]))
-            # The first run warms up the caches of a processor that another process has used.
-            seconds = dict(zip(order, workers[group].ask("run", "bare", *order)[1:]))
-            took[name] = seconds[name], seconds["bare"]
-        return took
-    everything = [*pairs, *((group, "bare") for group in workers)]
-    seconds = {
-        (group, name): workers[group].ask("run", name)[0]
-        for group, name in random.sample(everything, len(everything))
-    }
-    return {name: (seconds[group, name], seconds[group, "bare"]) for group, name in pairs}
+    took = {}
+    for group in random.sample(list(workers), len(workers)):
+        names = random.sample(tools[group], len(tools[group]))
+        if is_short:  # a bare pass beside each, first or last, as it falls
+            order = [name for tool in names for name in random.sample(["bare", tool], 2)]
+        else:
+            order = random.sample(["bare", *names], len(names) + 1)
+        # The first run warms up the caches of a processor that another process has used.
+        seconds = workers[group].ask("run", "bare", *order)[1:]
+        bares = [value for name, value in zip(order, seconds) if name == "bare"]
+        for name, bare in zip(names, bares if is_short else bares * len(names)):
+            took[name] = seconds[order.index(name)], bare
+    return took
 
 
 def memory(workers: dict[str, Worker]) -> dict:

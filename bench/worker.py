@@ -74,17 +74,16 @@ def versions() -> dict:
 
 
 if __name__ == "__main__":
-    gc.disable()  # it would strike anywhere; run.py asks for it between two rounds
+    gc.disable()  # it would strike anywhere; once a round is enough
     for line in sys.stdin:
         command, *given = json.loads(line)
         if command == "run":
+            gc.collect()
             answer = [run(name) for name in given]
         elif command == "prepare":
             answer = prepare(*given)
         elif command == "memory":
             answer = memory(*given)
-        elif command == "collect":
-            answer = gc.collect()
         else:
             answer = versions()
         print(json.dumps(answer), file=answers, flush=True)

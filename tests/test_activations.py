@@ -306,7 +306,7 @@ def shorter_list(model):
 
 
 def fewer_in_the_list(model):
-    del model.model.layers[0]
+    del model.model.layers[-1]
     model.config.num_hidden_layers = 2
     return 2
 
@@ -317,7 +317,7 @@ def another_body(model):
 
 
 def another_layer(model):
-    model.model.layers[1] = build("llama").model.layers[2]
+    model.model.layers[1] = build("llama").model.layers[1]
     return LAYERS
 
 

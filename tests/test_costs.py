@@ -80,6 +80,12 @@ def test_bars_that_are_not_met_are_said(changed, missed):
     assert any(missed in name for name in told)
 
 
+def test_rows_that_were_not_measured_are_named():
+    text = report.gaps(results())
+    assert "pocket-llama, 8 x 512" in text.partition("Fewer than 30 pairs")[0]
+    assert "6 x 128, 1 x 16" in text.partition("Fewer than 30 pairs")[2]
+
+
 def test_a_row_that_another_tool_wins_is_named():
     lines = report.wins(results(**{"pyvene": [0.89] * 3}))
     assert len(lines) == 2 and "pyvene, by 0.010 of a bare pass, less than" in lines[0]
