@@ -157,6 +157,29 @@ WRONG: dict[str, list[list[str]]] = {
             "    return scores.masked_fill(implausible, -torch.inf)",
         ],
     ],
+    "07": [
+        ["carriers = share.argmax(dim=0)", "carriers = share.max(dim=1).values"],
+        [
+            "def put_at(source, positions):  # in place\n"
+            "    def edit(hidden):\n"
+            "        rows = torch.arange(len(positions))\n"
+            "        hidden[rows, positions] = source[0, positions].to(hidden)\n"
+            "        return hidden\n"
+            "    return edit",
+            "def put_at(source, positions):  # every row gets every position\n"
+            "    def edit(hidden):\n"
+            "        new = hidden.clone()\n"
+            "        new[:, positions] = source[:, positions].to(hidden)\n"
+            "        return new\n"
+            "    return edit",
+        ],
+        [
+            "def without(hidden, direction):  # not of norm 1\n"
+            "    return hidden - (hidden @ direction)[..., None] * direction",
+            "def without(hidden, direction):  # subtracted once\n"
+            "    return hidden - direction / direction.norm()",
+        ],
+    ],
     "08": [
         [
             "def bytes_on_disk(tokens, layers, hidden, itemsize):\n"
