@@ -6,7 +6,7 @@ PORT ?= 8888
 export IP PORT
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lab test notebooks site slides pocket-llama lint
+.PHONY: help setup lab test test-browser notebooks site slides pocket-llama lint
 
 help:  ## This list.
 	@echo 'Targets:'
@@ -22,6 +22,10 @@ lab: setup  ## Opens JupyterLab on the first lesson (IP=0.0.0.0 PORT=8888 to lis
 
 test: setup  ## Runs all tests, the notebooks among them.
 	@.venv/bin/python -m pytest tests notebooks
+
+test-browser: setup  ## Uses the widgets in a real browser (on Debian as root, installs Chromium).
+	@.venv/bin/python scripts/setup_browser.py
+	@.venv/bin/python -m pytest tests/browser
 
 notebooks: setup  ## Runs the notebooks and writes their outputs, ready to commit.
 	@.venv/bin/python scripts/run_notebooks.py

@@ -47,7 +47,7 @@ def test_shows_what_the_function_gives(tiny, directions):
     strength.value = -6
     assert table.value == called_directly(tiny, directions, [2], -6)
     shown.add(table.value)
-    picker._list.value = (1, 3)
+    picker.value = (1, 3)
     assert table.value == called_directly(tiny, directions, [1, 3], -6)
     shown.add(table.value)
     start.value = "The dog was"
@@ -59,9 +59,9 @@ def test_shows_what_the_function_gives(tiny, directions):
 def test_no_layer_or_no_strength_is_no_steering(tiny, directions):
     picker, _, strength, message, table = parts(explore_steering(*tiny, directions, OPENING))
     plain = sample_steered(*tiny, [OPENING] * 3, {}, 0)
-    picker._list.value = ()
+    picker.value = ()
     assert table.value == steering_table(plain, plain) and not message.value
-    picker._list.value = (1,)
+    picker.value = (1,)
     strength.value = 0
     assert table.value == steering_table(plain, plain)
 
@@ -105,7 +105,7 @@ def test_the_text_without_is_sampled_once_for_each_beginning(tiny, directions, m
 def test_a_picker_can_be_shared(tiny, directions):
     picker = LayerPicker(range(5), picked=[3])
     two = [explore_steering(*tiny, directions, OPENING, picker=picker) for _ in range(2)]
-    picker._list.value = (1,)
+    picker.value = (1,)
     for box in two:
         assert parts(box)[-1].value == called_directly(tiny, directions, [1], 2)
 

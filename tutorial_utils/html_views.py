@@ -11,13 +11,15 @@ from collections.abc import Sequence
 
 import torch
 from matplotlib import colormaps
-from matplotlib.colors import to_hex
+from matplotlib.colors import to_hex, to_rgb
 
 from .plots import OKABE_ITO
 from .token_views import FilteredChoice, TokenRow
 
 MONO = "font-family:var(--jp-code-font-family,monospace);font-size:13px"
 NUMBER = "text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap"
+# Pale enough for black text, as in the figures.
+PALE = [to_hex([0.6 + 0.4 * part for part in to_rgb(color)]) for color in OKABE_ITO]
 MOST_TOKENS = 400  # more boxes than that are slow to lay out, and nobody reads them
 
 
@@ -44,7 +46,7 @@ def tokens_html(rows: Sequence[TokenRow]) -> str:
     """A coloured box for each token: its text, its id, its bytes in hexadecimal."""
     boxes = []
     for place, row in enumerate(rows[:MOST_TOKENS]):
-        color = OKABE_ITO[place % len(OKABE_ITO)]
+        color = PALE[place % len(PALE)]
         edge = "2px dashed" if row.special else "1px solid"
         raw = "special" if row.special else row.raw.hex(" ").upper()
         boxes.append(

@@ -10,8 +10,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .decoding import encode, filter_logits, token_strings
-from .html_views import MONO, number, probability, visible
-from .plots import OKABE_ITO
+from .html_views import MONO, PALE, number, probability, visible
 from .token_views import Continuation, continue_prompt
 from .widgets_shared import Explorer, errors_shown, message_line
 
@@ -160,7 +159,7 @@ class _Stepper:
 def continuation_html(prompt: str, tokens: list[str], step: Continuation) -> str:
     """The text so far, each new token in a box, and the probability of all of them together."""
     boxes = "".join(
-        f'<span style="background:{OKABE_ITO[i % len(OKABE_ITO)]};color:black;'
+        f'<span style="background:{PALE[i % len(PALE)]};color:black;'
         f'border-radius:3px;padding:1px 2px;margin:0 1px">{html.escape(visible(token, 40))}</span>'
         for i, token in enumerate(tokens)
     )

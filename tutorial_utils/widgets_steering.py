@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .steering import Samples, sample_steered
-from .widgets import LayerPicker, errors_shown
+from .widgets_shared import Explorer, LayerPicker, errors_shown
 
 STORIES = 3
 
@@ -49,7 +49,7 @@ def explore_steering(
     *,
     picker: LayerPicker | None = None,
     describe: Callable[[str], str] | None = None,
-) -> widgets.VBox:
+) -> Explorer:
     """Pick layers and a strength, and see texts without and with steering, side by side.
 
     directions: {layer: (hidden,)}, as `mean_differences` gives; with several layers picked, each
@@ -93,4 +93,5 @@ def explore_steering(
         control.observe(redraw, trait)
     redraw()
     controls = widgets.VBox([start, strength, message])
-    return widgets.VBox([widgets.HBox([picker, controls]), table])
+    parts = [widgets.VBox([picker, controls]), table]
+    return Explorer(parts, "pick layers and a strength, and see how the texts change")

@@ -16,7 +16,7 @@ from playwright.sync_api import ConsoleMessage, Locator, Page, expect
 from notebook_tools import read, tags
 
 SCREENSHOTS = Path(__file__).parent / "screenshots"
-SECONDS = 180  # for a lesson on a busy machine
+SECONDS = 400  # for a lesson on a busy machine
 TRACEBACK = "Traceback (most recent call last)"
 NOT_WORKED = "This did not work:"
 
@@ -84,7 +84,9 @@ class LabPage:
             self.elsewhere.append(request.url)
 
     def open(self) -> None:
-        self.page.goto(f"{self.server.url}/lab/tree/{self.name}?token={self.server.token}")
+        # A workspace of its own: the usual one opens again what was open in it before.
+        path = f"lab/workspaces/{self.name[:2]}/tree/{self.name}"
+        self.page.goto(f"{self.server.url}/{path}?token={self.server.token}")
         expect(self.page.locator(".jp-Notebook")).to_be_visible(timeout=SECONDS * 1000)
         wait_until(lambda: self.server.has_kernel(self.name), "the notebook has no kernel")
         wait_until(lambda: self.cells.count() == len(self.nb.cells), "not all cells are there")

@@ -67,13 +67,13 @@ def test_tokens_change_while_one_types(lesson: LabPage, loaded, follow):
     boxes = widget.locator("[data-token]")
     expect(boxes).to_have_count(len(token_rows(tokenizer, "")))
 
-    text = "Anna's café, 3 times"
+    text = "Anna's ball, 3 times"
     keys = [lambda key=key: lesson.page.keyboard.press(key) for key in text]
     times = lesson.time_moves(widget.locator(".widget-html").nth(1), keys)
     follow("lesson 01, typing into the tokenizer explorer", times)
-    lesson.page.keyboard.insert_text(" 🙂")
+    lesson.page.keyboard.insert_text(" é🙂")
 
-    rows = token_rows(tokenizer, text + " 🙂")
+    rows = token_rows(tokenizer, text + " é🙂")
     expect(boxes).to_have_count(len(rows))
     expected = [
         [visible(row.text, 40), str(row.token_id), row.raw.hex(" ").upper() or "special"]
@@ -82,8 +82,8 @@ def test_tokens_change_while_one_types(lesson: LabPage, loaded, follow):
     assert boxes.evaluate_all("all => all.map(b => [...b.children].map(c => c.textContent))") == (
         expected
     )
-    size = len((text + " 🙂").encode())
-    expect(widget).to_contain_text(f"5 words · {len(text) + 2} characters · {size} bytes")
+    size = len((text + " é🙂").encode())
+    expect(widget).to_contain_text(f"5 words · {len(text) + 3} characters · {size} bytes")
     expect(widget).to_contain_text(f"{len(rows)} tokens")
     lesson.shoot(widget, "typed")
 
