@@ -23,7 +23,7 @@ CHAPTERS = {
     "For the reader": ["docs/glossary", "docs/cheat-sheet", "docs/from-here-on", "docs/api"],
     "For the teacher": ["docs/instructor-guide"],
     "Help": ["docs/troubleshooting", "docs/gpu-boxes"],
-    "The project": ["docs/writing-a-lesson", "CONTRIBUTING", "pocket_llama/README"],
+    "The project": ["docs/writing-a-lesson", "CONTRIBUTING", "LICENSE-TEXT", "pocket_llama/README"],
 }
 
 
@@ -46,8 +46,18 @@ def main() -> int:
 
 
 def gather(source: Path) -> None:
-    """Puts every page where Sphinx looks, at the same path as in the project."""
-    paths = [*ROOT.glob("notebooks/*.ipynb"), *ROOT.glob("docs/*.md"), ROOT / "CONTRIBUTING.md"]
+    """Puts all that Sphinx reads into one folder."""
+    gather_texts(source)
+    static = source / "_static"
+    static.mkdir()
+    shutil.copy(ROOT / "docs" / "site" / "site.css", static)
+    shutil.copy(carried_file("sphinx-mathjax-offline", "mathjax/tex-svg.js"), static)
+
+
+def gather_texts(source: Path) -> None:
+    """The pages, each at the same path as in the project, so that links between them hold."""
+    paths = [*ROOT.glob("notebooks/*.ipynb"), *ROOT.glob("docs/*.md"), *ROOT.glob("[B-Z]*.md")]
+    paths.remove(ROOT / "README.md")
     for path in [*paths, ROOT / "pocket_llama" / "README.md", ROOT / "LICENSE"]:
         to = source / path.relative_to(ROOT)
         to.parent.mkdir(parents=True, exist_ok=True)
@@ -56,10 +66,6 @@ def gather(source: Path) -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     (source / "index.md").write_text(link_lessons(readme) + contents(), encoding="utf-8")
     (source / "docs" / "api.md").write_text(api_page(), encoding="utf-8")
-    static = source / "_static"
-    static.mkdir()
-    shutil.copy(ROOT / "docs" / "site" / "site.css", static)
-    shutil.copy(carried_file("sphinx-mathjax-offline", "mathjax/tex-svg.js"), static)
 
 
 def link_lessons(readme: str) -> str:

@@ -25,6 +25,7 @@ from notebook_tools import (
     read,
     tags,
 )
+from wrong_answers import wrong_answers
 
 # Addresses and ids differ from one run to the next, and mean nothing to a reader.
 IDS = re.compile(r"0x[0-9a-f]{6,}|\b[0-9a-f]{32}\b|\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b")
@@ -35,9 +36,10 @@ class Report:
     """What happened in one run of a lesson."""
 
     problems: list[str] = field(default_factory=list)
-    # What the check of each exercise printed: with the stub left alone, with the solution in it.
+    # What the check of each exercise printed: with the stub, the solution and wrong answers in it.
     stubs: dict[int, str] = field(default_factory=dict)
     solutions: dict[int, str] = field(default_factory=dict)
+    wrong: dict[int, dict[str, str]] = field(default_factory=dict)  # by the wrong answer's source
     moves: int = 0
     seconds: float = 0.0
 
@@ -48,7 +50,7 @@ def run_once(path: Path, **environment: str) -> Report:
 
 
 def run_twice(path: Path, **environment: str) -> Report:
-    """Runs each cell twice in a row, tries each exercise's solution, then moves every control."""
+    """Runs each cell twice in a row, tries right and wrong answers, then moves every control."""
     return asyncio.run(_run(path, twice=True, environment=environment))
 
 
@@ -69,7 +71,12 @@ async def _run(path: Path, *, twice: bool, environment: dict[str, str]) -> Repor
                 number = stubs.get(id(nb.cells[index - 1]))
                 if number:
                     report.stubs[number] = printed(first)
-                    report.solutions[number] = await _try_solution(client, number)
+                    solution = exercises(nb)[number - 1][2]
+                    report.solutions[number] = await _try(client, number, solution)
+                    report.wrong[number] = {
+                        answer: await _try(client, number, answer)
+                        for answer in wrong_answers(path.stem[:2], number, solution)
+                    }
             report.moves = await _probe(client, "move_controls()")
             await client.settle()
             if client.swallowed:
@@ -97,12 +104,12 @@ async def _probe(client: StrictClient, question: str) -> Any:
     return await client.ask(f"__import__('kernel_probe').{question}")
 
 
-async def _try_solution(client: StrictClient, number: int) -> str:
-    """Puts the folded solution in the stub's place, runs the check, and puts the stub back."""
-    stub, check, solution = exercises(client.nb)[number - 1]
+async def _try(client: StrictClient, number: int, answer: str) -> str:
+    """Puts an answer in the stub's place, runs the check, and puts the stub back."""
+    stub, check, _ = exercises(client.nb)[number - 1]
     index, source = client.nb.cells.index(stub), stub.source
     try:
-        stub.source = solution
+        stub.source = answer
         await client.async_execute_cell(stub, index)
         await client.async_execute_cell(check, index + 1)
         text = printed(check.outputs)

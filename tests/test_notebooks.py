@@ -77,5 +77,14 @@ def test_solutions_are_right(lesson, twice):
 
 
 @every_lesson
+def test_wrong_answers_get_a_hint(lesson, twice):
+    assert len(twice.wrong) == len(exercises(read(lesson))), "\n".join(twice.problems)
+    for number, said in twice.wrong.items():
+        assert len(said) >= 2, f"exercise {number}: two wrong answers go into wrong_answers.py"
+        for answer, text in said.items():
+            assert text.startswith("Not yet: ") and "\nHint: " in text, f"{answer}\n\n{text}"
+
+
+@every_lesson
 def test_runs_on_a_gpt2_with_random_weights_and_no_bos(lesson, second):
     assert not second.problems, "\n".join(second.problems)

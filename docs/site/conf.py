@@ -39,7 +39,7 @@ mathjax_path = "tex-svg.js"
 
 # The package's docstrings, read without torch and the rest.
 autodoc_mock_imports = ["torch", "transformers", "numpy", "matplotlib", "ipywidgets", "IPython"]
-autodoc_mock_imports += ["accelerate", "safetensors", "tokenizers", "huggingface_hub"]
+autodoc_mock_imports += ["accelerate", "safetensors", "tokenizers", "huggingface_hub", "tqdm"]
 add_module_names = False
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
@@ -63,7 +63,8 @@ def as_rst(app, what, name, obj, options, lines) -> None:
         elif line.startswith("    ") and not new[-1] and not before.startswith("    "):
             new += ["::", "", line]
         else:
-            new.append(line)
+            ends_list = before.startswith((":param", "    ")) and line[:1] not in ("", " ")
+            new += ["", line] if ends_list and new[-1] else [line]
     lines[:] = new
 
 
