@@ -3,6 +3,8 @@
 (tests/conftest.py is read only when pytest is pointed at tests/.)
 """
 
+from __future__ import annotations
+
 import os
 import sys
 from pathlib import Path

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import psutil
@@ -35,8 +34,10 @@ async def of_lesson(path: Path) -> None:
 
 def of_jupyterlab() -> None:
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--port=0", "--allow-root"]
-    server = subprocess.Popen([*command, "--IdentityProvider.token=x"], stderr=subprocess.DEVNULL)
-    time.sleep(15)
+    server = subprocess.Popen([*command, "--IdentityProvider.token=x"], stderr=subprocess.PIPE)
+    for line in server.stderr:  # until it has printed its address, and so listens
+        if b"token=" in line:
+            break
     tell("JupyterLab", server.pid)
     server.kill()
     server.wait()

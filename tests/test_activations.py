@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import shutil
+import sys
 import threading
 import weakref
 
@@ -298,6 +299,60 @@ def test_find_decoder_layers(model):
     assert layers is (model.model.layers if hasattr(model, "model") else model.transformer.h)
 
 
+def shorter_list(model):
+    model.model.layers = model.model.layers[:2]
+    model.config.num_hidden_layers = 2
+    return 2
+
+
+def fewer_in_the_list(model):
+    del model.model.layers[0]
+    model.config.num_hidden_layers = 2
+    return 2
+
+
+def another_body(model):
+    model.model = build("llama").model
+    return LAYERS
+
+
+def another_layer(model):
+    model.model.layers[1] = build("llama").model.layers[2]
+    return LAYERS
+
+
+@pytest.mark.parametrize("change", [shorter_list, fewer_in_the_list, another_body, another_layer])
+def test_layers_of_a_model_that_was_changed(llama, change):
+    """What is remembered of a model is not used once it is no longer so."""
+    assert list(read_activations(llama, random_ids())) == [0, 1, 2, 3]
+    count = change(llama)
+    assert find_decoder_layers(llama) is llama.model.layers
+    with torch.no_grad(), record_activations(llama) as activations:
+        out = llama(random_ids(), output_hidden_states=True)
+    assert list(activations) == list(range(count + 1))
+    for layer in range(count):
+        assert torch.equal(activations[layer], out.hidden_states[layer])
+
+
+def test_copy_of_a_model_has_layers_of_its_own(llama):
+    read_activations(llama, random_ids())
+    twin = copy.deepcopy(llama)
+    with edit_activations(twin, {1: lambda hidden: hidden * 0}):
+        assert not torch.equal(logits_of(twin, random_ids()), logits_of(llama, random_ids()))
+    assert find_decoder_layers(twin) is twin.model.layers
+
+
+def test_a_model_that_was_read_can_be_freed():
+    model = build("llama")
+    with record_activations(model) as activations, torch.no_grad():
+        model(random_ids())
+    gone = weakref.ref(model)
+    del model
+    gc.collect()
+    assert gone() is None
+    assert activations[1].shape == (2, 7, HIDDEN)
+
+
 def test_model_without_decoder_layers():
     with pytest.raises(ValueError, match="has no transformers configuration"):
         find_decoder_layers(torch.nn.Linear(2, 2))
@@ -329,6 +384,39 @@ def test_hooks_gone_after_an_error(llama, error, layer):
     with record_activations(llama) as activations, torch.no_grad():
         llama(random_ids())
     assert_same(activations, hidden_states(llama, random_ids()))
+
+
+@pytest.mark.parametrize("part", range(12))
+def test_hooks_gone_after_an_interrupt_anywhere(llama, part):
+    """Ctrl-C strikes between any two lines of any function, those of this package's among them."""
+
+    def strike(at: int | None) -> int:
+        """Run the model and interrupt it at this line; returns how many lines there were."""
+        lines = 0
+
+        def trace(frame, event, arg):
+            nonlocal lines
+            lines += event == "line"
+            if lines == at:
+                raise KeyboardInterrupt
+            return trace
+
+        sys.settrace(trace)
+        try:
+            llama(random_ids())
+        finally:
+            sys.settrace(None)
+        return lines
+
+    before = count_hooks(llama)
+    with torch.no_grad(), record_activations(llama), edit_activations(llama, {1: torch.clone}):
+        count = strike(None)
+    at = int((part + 0.5) / 12 * count)
+    with pytest.raises(KeyboardInterrupt), torch.no_grad():
+        with record_activations(llama), edit_activations(llama, {1: torch.clone}):
+            strike(at)
+    assert count_hooks(llama) == before
+    assert_same(read_activations(llama, random_ids()), hidden_states(llama, random_ids()))
 
 
 def test_error_inside_the_block_leaves_no_half_record(llama):

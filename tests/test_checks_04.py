@@ -116,12 +116,19 @@ def test_last_real(capsys, answer, verdict):
 
 
 def test_strongest(capsys):
-    small, large = torch.ones(1, 2, 3), torch.full((1, 2, 3), 9.0)
-    activations = {0: small, 1: 2 * small, 2: large}  # layer 2 changes most
+    # At the last token, decoder layer 1 adds most, and of the others layer 4. At the first token
+    # it is layer 3.
+    lengths = [[1, 1], [9, 9], [10, 10], [90, 11], [91, 44], [92, 50]]
+    activations = {
+        i: torch.tensor(row)[None, :, None].expand(1, 2, 3).float() for i, row in enumerate(lengths)
+    }
     for answer, verdict in [
-        (2, "Right: "),
-        (torch.tensor(2), "Right: "),
-        (1, "one too low"),
+        (4, "Right: "),
+        (torch.tensor(4), "Right: "),
+        (1, "left out here"),
+        (2, "2 too low"),
+        (3, "1 too low"),
+        (5, "not the one that adds the most"),
         (7, "argmax"),
         (1.5, "whole number"),
         (..., "Not tried yet"),

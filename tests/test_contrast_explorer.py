@@ -24,6 +24,7 @@ from tutorial_utils import (
     top_tokens,
 )
 from tutorial_utils import widgets_contrast as module
+from tutorial_utils.widgets import Explorer
 
 PROMPT = "The capital of France is"
 
@@ -35,16 +36,11 @@ def model_and_tokenizer(request, tmp_path_factory):
     return load_model(folder, device="cpu")
 
 
-def controls(explorer: widgets.VBox) -> dict[str, widgets.Widget]:
-    """Every control and output by its label, or by its kind where it has none."""
-    found, todo = {}, [explorer]
-    while todo:
-        widget = todo.pop(0)
-        todo += () if isinstance(widget, LayerPicker) else getattr(widget, "children", ())
-        found[getattr(widget, "description", "") or type(widget).__name__] = widget
-        if isinstance(widget, widgets.HTML):
-            found.setdefault("said", widget)  # the message comes after it
-    return found
+def controls(explorer: Explorer) -> dict[str, widgets.Widget]:
+    """The parts by what they are called here."""
+    text, picker, sliders, said, message, image = explorer.children
+    parts = {"Layers": picker, "said": said, "message": message, "Image": image}
+    return parts | {part.description: part for part in (text, *sliders.children)}
 
 
 def expected(model, tokenizer, prompt, place, candidates, alpha):
@@ -62,7 +58,7 @@ def check(explorer, model, tokenizer, prompt, place, candidates, alpha):
     assert f"layer {layer} differs most" in said and f"{kept} token" in said
     text = f"stays «{first}»" if first == then else f"was «{first}», now «{then}»"
     assert module.html.escape(text) in said
-    assert controls(explorer)["HTML"].value == ""  # no error, no advice
+    assert controls(explorer)["message"].value == ""  # no error, no advice
 
 
 def test_each_control_shows_what_the_functions_give(model_and_tokenizer):
@@ -102,11 +98,11 @@ def test_the_model_runs_once_for_each_prompt(model_and_tokenizer, monkeypatch):
 def test_nothing_picked_and_nothing_typed_is_advice(model_and_tokenizer):
     parts = controls(explore_contrast(*model_and_tokenizer, PROMPT))
     parts["Layers"].value = ()
-    assert "at least one of the layers" in parts["HTML"].value
+    assert "at least one of the layers" in parts["message"].value
     parts["Layers"].value = (1,)
-    assert parts["HTML"].value == ""
+    assert parts["message"].value == ""
     parts["Prompt"].value = ""
-    assert "Type a prompt" in parts["HTML"].value
+    assert "Type a prompt" in parts["message"].value
 
 
 def test_an_error_is_shown_and_raised(model_and_tokenizer):
@@ -114,7 +110,7 @@ def test_an_error_is_shown_and_raised(model_and_tokenizer):
     parts = controls(explore_contrast(model, tokenizer, PROMPT))
     with pytest.raises(ValueError, match="too long"):
         parts["Prompt"].value = "ball " * 600
-    assert "too long" in parts["HTML"].value
+    assert "too long" in parts["message"].value
 
 
 def test_long_prompts_keep_their_last_tokens(model_and_tokenizer):
@@ -131,7 +127,7 @@ def test_a_picker_with_the_last_layer_can_be_shared(model_and_tokenizer):
     model, tokenizer = model_and_tokenizer
     picker = LayerPicker(range(6), picked=[5])
     parts = controls(explore_contrast(model, tokenizer, PROMPT, picker))
-    assert "at least one" in parts["HTML"].value
+    assert "at least one" in parts["message"].value
     picker.value = (3, 5)
     assert "layer 3 differs most" in parts["said"].value
 

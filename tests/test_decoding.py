@@ -37,7 +37,7 @@ PROMPTS = [PROMPT, "Hi", "The capital of France is"]
 
 
 def load(folder):
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    model = AutoModelForCausalLM.from_pretrained(folder).float()
     return model.eval(), AutoTokenizer.from_pretrained(folder)
 
 

@@ -219,7 +219,7 @@ def test_a_bad_name(name):
 def shapes_of(folder: Path, dtype: torch.dtype = torch.float32) -> transformers.PreTrainedModel:
     with init_empty_weights():
         config = transformers.AutoConfig.from_pretrained(folder)
-        return AutoModelForCausalLM.from_config(config, dtype=dtype)
+        return AutoModelForCausalLM.from_config(config).to(dtype)
 
 
 @pytest.fixture

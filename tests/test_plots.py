@@ -55,7 +55,7 @@ ODD = [
     "_a",
 ]
 SHOWN = [
-    *("$x^2$", "$", "\\n", "\\t", "····", "é", "<0xE2>", "\\U0001f600", "\\u4f60\\u597d"),
+    *("$x^2$", "$", "\\n", "\\t", "␣␣␣␣", "é", "<0xE2>", "\\U0001f600", "\\u4f60\\u597d"),
     *("\\u200b", "\\u0301", "\\frac", "_a"),
 ]
 VOCAB = 398
@@ -131,7 +131,7 @@ def test_each_token_has_a_coloured_box_and_its_id():
     lighter = [to_hex([1 - 0.4 * (1 - part) for part in to_rgb(c)]) for c in OKABE_ITO]
     assert [to_hex(box.get_facecolor()) for box in boxes[:6]] == lighter
     shown = words(figure)
-    assert [shown.count(name) for name in ("·works", "·McDonald", "322", "0")] == [1, 1, 1, 1]
+    assert [shown.count(name) for name in ("␣works", "␣McDonald", "322", "0")] == [1, 1, 1, 1]
     assert figure.get_suptitle() == "The prompt"
     assert png(figure) and inside(figure)
 
@@ -170,7 +170,7 @@ def test_next_token_bars_are_the_best_ones_in_order(tokenizer):
     shown = [tokenizer.decode([token_id]) for token_id in best.indices[:6].tolist()]
     readable = [name for name in shown if "\ufffd" not in name]
     assert readable
-    assert set(name.replace(" ", "·") for name in readable) <= set(labels(axes.yaxis))
+    assert set(name.replace(" ", "␣") for name in readable) <= set(labels(axes.yaxis))
     assert f"{best.values[0]:.3f}" in words(figure)
     assert axes.yaxis_inverted()
     assert axes.get_xlabel() == "probability"
@@ -217,9 +217,9 @@ def test_a_heatmap_shows_its_values_with_layer_0_at_the_bottom():
     assert image.get_cmap().name == "viridis"
     assert not axes.yaxis_inverted()
     assert labels(axes.yaxis) == [str(layer) for layer in range(9)]
-    assert labels(axes.xaxis) == [token.replace(" ", "·") for token in TOKENS]
+    assert labels(axes.xaxis) == [token.replace(" ", "␣") for token in TOKENS]
     assert (axes.get_ylabel(), colorbar.get_ylabel()) == ("layer", "norm")
-    assert axes.get_xlabel() == "token (· is a space)"
+    assert axes.get_xlabel() == "token (␣ is a space)"
     assert png(figure) and inside(figure)
 
 
@@ -244,10 +244,10 @@ def test_text_is_written_into_the_cells_and_can_be_read():
     values = torch.tensor([[0.0, 1.0], [0.5, 0.2]])
     figure = plot_layer_token_heatmap(values, ["a", "b"], text=[["$", " it"], [0.5, 12345.678]])
     texts = {text.get_text(): text for text in figure.axes[0].texts}
-    assert list(texts) == ["$", "·it", "0.5", "12346"]
+    assert list(texts) == ["$", "␣it", "0.5", "12346"]
     assert texts["$"].get_position() == (0, 0)
     assert texts["0.5"].get_position() == (0, 1)
-    assert (texts["$"].get_color(), texts["·it"].get_color()) == ("white", "black")
+    assert (texts["$"].get_color(), texts["␣it"].get_color()) == ("white", "black")
     assert png(figure) and inside(figure)
     wide = plot_layer_token_heatmap(random_values(2, 40), ["a"] * 40, text=[["abcdefgh"] * 40] * 2)
     assert {text.get_text() for text in wide.axes[0].texts} == {"abcd…"}

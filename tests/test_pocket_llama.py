@@ -26,7 +26,7 @@ def tokenizer():
 
 @pytest.fixture(scope="module")
 def model():
-    return AutoModelForCausalLM.from_pretrained(POCKET_LLAMA, dtype=torch.float32).eval()
+    return AutoModelForCausalLM.from_pretrained(POCKET_LLAMA).float().eval()
 
 
 def test_files():

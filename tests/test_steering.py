@@ -48,12 +48,12 @@ def test_mean_differences_equal_plain_loops(tiny):
     assert list(got) == list(range(n + 1))
 
     def mean(texts, layer):
-        total = 0
+        rows = []
         for text in texts:  # one at a time: no padding
             with torch.no_grad():
                 states = model(**encode(model, tokenizer, text), output_hidden_states=True)
-            total = total + states.hidden_states[layer][0, -1]
-        return total / len(texts)
+            rows += list(states.hidden_states[layer][0])[1:]
+        return sum(rows) / len(rows)
 
     for layer in range(n):  # transformers' last one is after the final norm
         want = mean(HAPPY, layer) - mean(SAD, layer)
@@ -66,9 +66,19 @@ def test_the_direction_of_texts_and_themselves_is_zero(tiny):
     assert all(vector.abs().max() == 0 for vector in got.values())
 
 
-def test_mean_differences_wants_texts(tiny):
+def test_mean_differences_wants_texts(pocket):
     with pytest.raises(ValueError, match="the list is empty"):
-        mean_differences(*tiny, HAPPY, [])
+        mean_differences(*pocket, HAPPY, [])
+    tokenizer = pocket[1]
+    only_bos = tokenizer.bos_token  # with the one that the tokenizer adds, two tokens
+    assert len(tokenizer(only_bos, add_special_tokens=False)["input_ids"]) == 1
+    mean_differences(*pocket, HAPPY, [only_bos])
+
+
+def test_a_text_of_one_token_is_refused(tmp_path):
+    gpt2 = load_model(make_gpt2(tmp_path), device="cpu")
+    with pytest.raises(ValueError, match="a text has only one token"):
+        mean_differences(*gpt2, HAPPY, ["Ben was sad.", "a"])
 
 
 @pytest.mark.parametrize("strength", [0, 2.5])
@@ -190,14 +200,14 @@ def test_a_strength_turns_the_stories_and_a_random_direction_does_not(pocket, ca
         mood: [s.format(a="Anna", b="Ben") for s in about["sentences"]]
         for mood, about in corpus.MOODS.items()
     }
-    layer = 5 * pocket[0].config.num_hidden_layers // 8
+    layer = 3 * pocket[0].config.num_hidden_layers // 4
     direction = mean_differences(*pocket, said["happy"], said["sad"])[layer]
     torch.manual_seed(7)
     noise = torch.randn(len(openings), 1, len(direction))
     noise *= direction.norm() / noise.norm(dim=-1, keepdim=True)
     usual, _ = mood_shares(pocket, openings, {}, 0)
     reached = {}
-    for strength in (-4, -3, 3, 4):
+    for strength in (-3, -2, 2, 3):
         toward = "happy" if strength > 0 else "sad"
         steered, loss = mood_shares(pocket, openings, {layer: direction}, strength)
         control, _ = mood_shares(pocket, openings, {layer: noise}, strength)

@@ -17,6 +17,7 @@ from tutorial_utils import (
     read_activations,
     token_strings,
 )
+from tutorial_utils.html_views import visible
 from tutorial_utils.widgets_lens import best_five, explore_lens, lens_table, read_lens
 
 PROMPT = "Trump works at McDonald's."
@@ -37,9 +38,8 @@ class Parts:
 
     def __init__(self, model, tokenizer, picker=None, prompt=PROMPT):
         self.box = explore_lens(model, tokenizer, prompt, picker)
-        self.text, self.message, self.table, self.mark, below = self.box.children
-        self.picker, chosen = below.children
-        self.layer, self.token, self.best = chosen.children
+        self.text, self.picker, self.message, self.table, self.mark, *below = self.box.children
+        (self.layer, self.token), self.best = below[0].children, below[1]
 
     def rows(self):
         return re.findall(r"<tr><th>layer (\d+)</th>", self.table.value)
@@ -61,14 +61,10 @@ def shown(html):
     return [unescape(token) for token, _ in found], [float(prob) for _, prob in found]
 
 
-def as_shown(token):
-    return repr(token)[1:-1].replace(" ", "·")
-
-
 def check(parts, llama, prompt, layer, place):
     tokens, probs = expected(*llama, prompt, layer, place)
     names, numbers = shown(parts.best.value)
-    assert names == [as_shown(token) for token in tokens]
+    assert names == [visible(token) for token in tokens]
     assert numbers == pytest.approx(probs, abs=6e-4)
     assert f"Layer {layer}," in parts.best.value
 
@@ -96,9 +92,9 @@ def test_each_cell_says_its_first_choice_and_its_five_best(parts, llama):
     for layer, place in ((4, 0), (1, 2), (0, seq - 1)):
         tokens, probs = expected(*llama, PROMPT, layer, place)
         title, first = cells[(4 - layer) * seq + place]
-        lines = [f"{p:.3f}  {as_shown(token)}" for token, p in zip(tokens, probs, strict=True)]
+        lines = [f"{p:.3f}  {visible(token)}" for token, p in zip(tokens, probs, strict=True)]
         assert unescape(title).split("\n") == lines
-        assert unescape(first) in (as_shown(tokens[0]), as_shown(tokens[0])[:11] + "…")
+        assert unescape(first) in (visible(tokens[0]), visible(tokens[0], 12))
 
 
 def test_a_new_prompt_is_read_once_and_the_sliders_follow(parts, llama, monkeypatch):

@@ -65,7 +65,7 @@ _MODULES = {
     "widgets_contrast": ["explore_contrast"],
     "widgets_lens": ["explore_lens"],
     "widgets_steering": ["explore_steering", "steering_table"],
-    "doctor": ["check_machine"],
+    "doctor": ["check_machine", "short_report"],
     "harvest": ["harvest_activations"],
     "harvest_files": ["read_harvest"],
 }

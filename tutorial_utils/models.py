@@ -12,6 +12,7 @@ import torch
 from accelerate import init_empty_weights
 from huggingface_hub import constants, try_to_load_from_cache
 from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars
+from packaging.version import Version
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -19,6 +20,7 @@ from transformers import (
     GenerationConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
+    __version__,
 )
 from transformers.utils import logging
 
@@ -27,6 +29,8 @@ from .memory import place
 
 #: The folder of the shipped model.
 POCKET_LLAMA = Path(__file__).parent / "pocket_llama"
+#: What the argument for the dtype is called: it was renamed in transformers 4.56.
+DTYPE = "dtype" if Version(__version__) >= Version("4.56") else "torch_dtype"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -69,10 +73,10 @@ def load_model(
         if not tokenizer.vocab_size:  # what transformers 5 makes of a missing vocabulary
             raise OSError("there is no tokenizer.json")
     with plain_errors(source, label), init_empty_weights():  # shapes only: takes no memory
-        empty = AutoModelForCausalLM.from_config(config, dtype=dtype)
+        empty = AutoModelForCausalLM.from_config(config, **{DTYPE: dtype})
     one_gpu = device is not None and torch.device(device).index is not None
     device_map, full = place(empty, label, place_on, split=not one_gpu)
-    options |= {"dtype": dtype, "device_map": device_map, "use_safetensors": True}
+    options |= {DTYPE: dtype, "device_map": device_map, "use_safetensors": True}
     with _no_bars(source), plain_errors(source, label, full):
         model, info = AutoModelForCausalLM.from_pretrained(
             str(source), output_loading_info=True, **options

@@ -25,7 +25,7 @@ FONT = {"family": "DejaVu Sans Mono", "parse_math": False}  # the font comes wit
 CHARACTER = 0.602 / 72  # its width in inches for each point of size, the same for all characters
 # Okabe and Ito's colours, which colour-blind readers can tell apart, without black and yellow.
 OKABE_ITO = ["#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#0072B2", "#D55E00"]
-TOKEN_AXIS = "token (· is a space)"
+TOKEN_AXIS = "token (␣ is a space)"
 
 
 class NotebookFigure(Figure):
@@ -223,8 +223,8 @@ def _drawable(text: str) -> str:
 
 
 def _label(token: str, limit: int = 18) -> str:
-    """A token as a label: spaces as dots, cut after `limit` characters."""
-    text = _drawable(token).replace(" ", "·")
+    """A token as a label: each space as ␣, cut after `limit` characters."""
+    text = _drawable(token).replace(" ", "␣")
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
@@ -281,7 +281,7 @@ def _draw_bars(figure: FigureBase, best: list[tuple[str, float]]) -> None:
     values = [f"{prob:.3f}" if prob >= 0.01 else f"{prob:.2g}" for _, prob in best]
     axes.bar_label(bars, values, padding=3, fontsize=9)
     axes.set_yticks(range(len(best)), [_label(token, 24) for token, _ in best], **FONT)
-    axes.set(xlabel="probability", ylabel="token\n(· is a space)", xlim=(0, 1.12 * best[0][1] or 1))
+    axes.set(xlabel="probability", ylabel="token\n(␣ is a space)", xlim=(0, 1.12 * best[0][1] or 1))
     axes.set_ylim(max(len(best), 4) - 0.4, -0.6)  # few bars are not drawn any thicker
     axes.spines[["top", "right"]].set_visible(False)
 

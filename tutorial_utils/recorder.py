@@ -32,7 +32,7 @@ class Activations(Mapping):
         self._copying: set[torch.device] = set()
         self._new: dict[int, tuple[Tensor, int]] | None = None  # this pass; None between passes
         self._seq = self._mask = None  # tokens and mask of this pass, where its inputs tell
-        self._columns: Tensor | None = None  # what is kept of this pass
+        self._columns: Tensor | slice | None = None  # what is kept of this pass
         self._given: list = []  # of what this pass was given, what may be a cache
         self._as_it_is = positions is None and to is None and dtype is None
 
@@ -152,10 +152,14 @@ class Activations(Mapping):
     def _kept(self, hidden: Tensor) -> Tensor:
         """The chosen positions, of the type and in the place asked for."""
         if self._positions is not None:
-            columns = self._pick(self._seq) if self._columns is None else self._columns
-            self._columns = columns.to(hidden.device)  # once, as moving it waits for the GPU
-            rows = torch.arange(len(hidden), device=hidden.device)[:, None]
-            hidden = hidden[rows, self._columns]
+            if self._columns is None:
+                self._columns = self._pick(self._seq)
+            if isinstance(self._columns, slice):
+                hidden = hidden[:, self._columns]
+            else:  # moved once a pass at most, as that waits for the GPU
+                self._columns = self._columns.to(hidden.device)
+                rows = torch.arange(len(hidden), device=hidden.device)[:, None]
+                hidden = hidden[rows, self._columns]
         if self._dtype is not None:
             hidden = hidden.to(self._dtype)
         if self._to is None:
@@ -167,8 +171,8 @@ class Activations(Mapping):
             return pinned.copy_(hidden, non_blocking=True)
         return hidden.to(self._to, copy=True)
 
-    def _pick(self, seq: int) -> Tensor:
-        """The columns to keep of `seq`: (batch or 1, positions)."""
+    def _pick(self, seq: int) -> Tensor | slice:
+        """The columns to keep of `seq`: (batch or 1, positions), or a slice that all rows share."""
         if self._positions != "last":
             wrong = [p for p in self._positions if not -seq <= p < seq]
             if wrong:
@@ -177,7 +181,7 @@ class Activations(Mapping):
                 )
             return torch.tensor([self._positions])
         if self._mask is None:
-            return torch.tensor([[seq - 1]])
+            return slice(seq - 1, seq)
         if not isinstance(self._mask, Tensor) or self._mask.dim() != 2:
             raise ValueError('positions="last" needs an attention mask of shape (batch, seq)')
         mask = self._mask[:, -seq:] != 0  # with a cache the mask covers the earlier tokens too

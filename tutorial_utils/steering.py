@@ -35,14 +35,22 @@ def mean_differences(
 ) -> dict[int, Tensor]:
     """For each layer, the mean activation of `texts` minus that of `others`: {layer: (hidden,)}.
 
-    The means are float32, of the activations at each text's last token, where the model has read
-    all of it. By hand: lesson 07.
+    Each mean is over all tokens of all texts, float32, without padding and without each text's
+    first token, whose activations are far larger in many models. By hand: lesson 07.
+
+    Raises ValueError for a text of one token only.
     """
     means = []
     for some in (texts, others):
-        inputs = _with_positions(model, encode(model, tokenizer, some))
-        activations = read_activations(model, positions="last", **inputs)
-        means.append({layer: last.float().mean(dim=(0, 1)) for layer, last in activations.items()})
+        inputs = encode(model, tokenizer, some)
+        mask = inputs["attention_mask"]
+        counted = mask.bool() & (mask.cumsum(dim=1) > 1)  # (batch, seq)
+        if not counted.any(dim=1).all():
+            raise ValueError(
+                "a text has only one token, and the first token is left out: give longer texts"
+            )
+        activations = read_activations(model, **_with_positions(model, inputs))
+        means.append({i: hidden[counted].float().mean(dim=0) for i, hidden in activations.items()})
     return {layer: means[0][layer] - means[1][layer] for layer in means[0]}
 
 
@@ -53,7 +61,7 @@ def sample_steered(
     directions: Mapping[int, Tensor],
     strength: float,
     *,
-    max_new_tokens: int = 20,
+    max_new_tokens: int = 16,
     seed: int = 0,
 ) -> Samples:
     """Continue each prompt with `strength` times a direction added at each layer of `directions`.

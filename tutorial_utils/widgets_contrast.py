@@ -19,7 +19,7 @@ from .contrast import candidate_layers, contrast_logits, jensen_shannon
 from .decoding import encode, token_strings
 from .lens import logit_lens
 from .plots_contrast import plot_contrast
-from .widgets_shared import Explorer, LayerPicker, errors_shown, png
+from .widgets_shared import Explorer, LayerPicker, errors_shown, message_line, png
 
 MOST_TOKENS = 40  # the last ones of a long prompt
 
@@ -96,7 +96,7 @@ def explore_contrast(
     token = widgets.SelectionSlider(options=_places(view), description="Token")
     token.value = len(view.tokens) - 1
     alpha = widgets.FloatSlider(0.1, min=0, max=1, step=0.05, description="alpha")
-    said, message = widgets.HTML(), widgets.HTML()
+    said, message = message_line(), message_line()
     image = widgets.Image(format="png", layout=widgets.Layout(max_width="100%"))
 
     def read(_: object) -> None:
@@ -125,8 +125,9 @@ def explore_contrast(
     for control in (picker, token, alpha):
         control.observe(redraw, "value")
     redraw()
-    parts = [text, picker, token, alpha, said, message, image]
-    return Explorer(parts, "pick the layers to contrast with, and see what changes")
+    sliders = widgets.HBox([token, alpha], layout=widgets.Layout(flex_flow="row wrap"))
+    does = "pick the layers to contrast with; see which is taken, and what changes"
+    return Explorer([text, picker, sliders, said, message, image], does)
 
 
 def _places(view: ContrastView) -> list[tuple[str, int]]:

@@ -20,8 +20,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .activations import read_activations
 from .decoding import encode, token_strings
+from .html_views import MONO, visible
 from .lens import lens_choices
-from .widgets_shared import Explorer, LayerPicker, errors_shown
+from .widgets_shared import Explorer, LayerPicker, errors_shown, message_line
 
 MOST_TOKENS = 40  # columns of the table
 _numbers = count(1)  # tells the tables of a page apart
@@ -59,8 +60,8 @@ def lens_table(view: LensView, layers: Sequence[int], name: str = "lens") -> str
     left_out = f"The first {view.left_out} tokens are left out." if view.left_out else ""
     look = f".{name} td, .{name} th {{padding: 2px 5px; text-align: center; white-space: pre}}"
     return (
-        f"<style>{look}</style><div style='overflow-x: auto'>"
-        f"<table class='{name}' style='font-family: monospace; font-size: 12px; line-height: 1.5'>"
+        f"<style>{look}</style><div style='overflow-x: auto' tabindex='0'>"
+        f"<table class='{name}' style='{MONO}; line-height: 1.5'>"
         f"<thead><tr><th>token read</th>{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
         f"</div>{left_out}"
     )
@@ -96,7 +97,8 @@ def explore_lens(
     )
     layer = widgets.SelectionSlider(options=range(len(view.probs)), description="Layer")
     token = widgets.SelectionSlider(options=range(len(view.tokens)), description="Token")
-    message, table, mark, best = (widgets.HTML() for _ in range(4))
+    message = message_line()
+    table, mark, best = (widgets.HTML(layout={"max_width": "100%"}) for _ in range(3))
 
     def read(_: object) -> None:
         nonlocal view
@@ -119,7 +121,7 @@ def explore_lens(
                 control.unobserve(show_cell, "value")
             kept = layer.value if layer.value in rows else rows[-1]
             layer.options, layer.value = rows, kept
-            token.options = [(f"{i + 1} {_show(t)}", i) for i, t in enumerate(view.tokens)]
+            token.options = [(f"{i + 1} {visible(t)}", i) for i, t in enumerate(view.tokens)]
             token.value = len(view.tokens) - 1
             for control in (layer, token):
                 control.observe(show_cell, "value")
@@ -138,10 +140,9 @@ def explore_lens(
         control.observe(show_cell, "value")
     layer.value = layer.options[-1]
     show_table()
-    chosen = widgets.VBox([layer, token, best])
-    below = widgets.VBox([picker, chosen])
-    parts = [text, message, table, mark, below]
-    return Explorer(parts, "type a prompt, and see each layer's five best next tokens")
+    sliders = widgets.HBox([layer, token], layout=widgets.Layout(flex_flow="row wrap"))
+    does = "type a prompt, see each layer's first choices, pick one for its five best"
+    return Explorer([text, picker, message, table, mark, sliders, best], does)
 
 
 def _cell(view: LensView, layer: int, place: int) -> str:
@@ -153,15 +154,9 @@ def _cell(view: LensView, layer: int, place: int) -> str:
     return f"<td style='{look}' title='{five}'>{_cut(choices[0])}</td>"
 
 
-def _show(token: str) -> str:
-    """A token in one line: spaces as dots, line ends and other controls as escapes."""
-    return repr(token)[1:-1].replace(" ", "·")
-
-
 def _html(token: str) -> str:
-    return html.escape(_show(token))
+    return html.escape(visible(token))
 
 
 def _cut(token: str, most: int = 12) -> str:
-    text = _show(token)
-    return html.escape(text if len(text) <= most else text[: most - 1] + "…")
+    return html.escape(visible(token, most))

@@ -15,17 +15,20 @@ __all__ = ["check_last_real", "check_output_of", "check_strongest"]
 
 @exercise("that decoder layer adds the most at the last token.")
 def check_strongest(strongest: int, activations: Mapping[int, torch.Tensor]) -> None:
-    """`strongest` is the decoder layer, from 1, with the largest relative change."""
-    want = int(residual_changes(activations)[:, -1].argmax()) + 1
+    """`strongest` is the decoder layer, from 2, with the largest relative change."""
+    want = int(residual_changes(activations)[1:, -1].argmax()) + 2
     if isinstance(strongest, torch.Tensor) and strongest.numel() == 1:
         strongest = strongest.item()
     if isinstance(strongest, bool) or not isinstance(strongest, int):
         hint = "`.item()` makes a number of a tensor that holds one."
         raise NotYet(f"expected a whole number, got {type(strongest).__name__}.", hint)
-    if strongest == want - 1:
-        raise NotYet(f"{strongest} is one too low.", "row 0 belongs to decoder layer 1.")
+    hint = "`argmax` counts from 0, and row 0 of `change[1:]` belongs to decoder layer 2."
+    if strongest == 1:
+        raise NotYet("decoder layer 1 is left out here.", hint)
+    if strongest in (want - 2, want - 1):
+        raise NotYet(f"{strongest} is {want - strongest} too low.", hint)
     if strongest != want:
-        hint = "take the last token, `change[:, -1]`, and its `argmax`."
+        hint = "take the last token, `change[1:, -1]`, and its `argmax`."
         raise NotYet(f"decoder layer {strongest} is not the one that adds the most.", hint)
 
 

@@ -75,6 +75,4 @@ def check_strength(contrast_by: Callable) -> None:
             hint = "beta multiplies log q_M only; the set depends on q_N and alpha only."
             if isinstance(got, torch.Tensor) and torch.isnan(got).any():
                 raise NotYet(f"for {case} there is a NaN.", "mask after subtracting.")
-            same_tensor(
-                got, want.masked_fill(outside, -torch.inf), case=case, hint=hint, atol=1e-4
-            )
+            same_tensor(got, want.masked_fill(outside, -torch.inf), case=case, hint=hint, atol=1e-4)

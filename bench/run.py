@@ -1,0 +1,212 @@
+"""Times reading activations with this package and with others: `make bench`.
+
+Each tool lives in an environment of its own, made here, and in a process of its own. A round runs
+every tool once, in an order drawn anew, and next to it the bare forward pass of the same process.
+What is reported is the ratio of the two, by its median and quartiles over the rounds. The bare
+pass runs a second time as if it were a tool: the quartiles of that ratio are the control, which
+say what this machine can tell apart.
+"""
+
+from __future__ import annotations
+
+import argparse
+import compileall
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import date
+from pathlib import Path
+from statistics import median
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+sys.path.insert(0, str(ROOT / "scripts"))
+
+import report  # noqa: E402
+
+ROWS = [
+    (model, batch, seq)
+    for model in ("6 x 128", "pocket-llama", "12 x 512")
+    for batch in (1, 8)
+    for seq in (16, 128, 512)
+]
+RESULTS = HERE / "results.json"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--rounds", type=int, default=30, help="pairs for each row (30)")
+    parser.add_argument("--most", type=float, default=1e9, help="seconds for a row, at most")
+    parser.add_argument("--rows", default="", help="only rows with this in their name")
+    parser.add_argument("--skip", default="-", help="leave out rows with this in their name")
+    parser.add_argument("--core", type=int, default=0, help="the core to run on (0)")
+    parser.add_argument("--machine", help="the machine in words, for the page")
+    arguments = parser.parse_args()
+    pythons = {group: environment(group) for group in groups()}
+    os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {arguments.core})  # the workers inherit it
+    workers = {group: Worker(python, group) for group, python in pythons.items()}
+    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"rows": {}}
+    results["versions"] = {group: worker.ask("versions") for group, worker in workers.items()}
+    print(json.dumps(results["versions"], indent=1))
+    for model, batch, seq in ROWS:
+        name = f"{model}, {batch} x {seq}"
+        if arguments.rows in name and arguments.skip not in name:
+            results["rows"][name] = measure(
+                workers, (model, batch, seq), arguments.rounds, arguments.most
+            )
+            show(name, results["rows"][name])
+            results["date"] = str(date.today())
+            RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+    results["memory"] = memory(workers)
+    results["import_ms"], results["installed_bytes"] = import_ms(), installed_bytes()
+    results["machine"] = arguments.machine or results.get("machine", "one core of this machine")
+    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+    report.main()
+
+
+def groups() -> list[str]:
+    """The names of the environments; tools.py itself needs torch, which is not known here."""
+    return ["ours", *requirements()]
+
+
+def requirements() -> dict[str, str]:
+    lines = (HERE / "peers.txt").read_text().splitlines()
+    return {line.partition("==")[0]: line for line in lines if line and line[0] != "#"}
+
+
+def environment(group: str) -> Path:
+    """The Python of this tool's environment, which is made if it is not there."""
+    if group == "ours":
+        return Path(sys.executable)
+    folder = HERE / ".envs" / group
+    if not (folder / "ready").exists():
+        make_environment(folder, requirements()[group])
+    return folder / "bin/python"
+
+
+def make_environment(folder: Path, requirement: str) -> None:
+    from choose_torch import CPU_INDEX, plan_torch
+
+    def pip(*arguments: str, pins: Path) -> bool:
+        command = [folder / "bin/python", "-m", "pip", "install", "-q", "-c", pins, *arguments]
+        return subprocess.run(command).returncode == 0
+
+    print(f"making {folder.name}'s environment", flush=True)
+    constraints = (ROOT / "constraints.txt").read_text()
+    subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
+    pins, torch_alone = folder / "pins.txt", folder / "torch.txt"
+    wanted = ("torch=", "transformers=")
+    lines = [line for line in constraints.splitlines() if line.startswith(wanted)]
+    pins.write_text("\n".join(lines))
+    torch_alone.write_text(lines[0])
+    plan = plan_torch(None, (ROOT / "requirements.txt").read_text(), constraints)
+    if plan.source == "cpu index":
+        pip("--no-deps", "--extra-index-url", CPU_INDEX, "torch", pins=pins)
+    # Some tools cannot use this transformers yet: they get the newest that they can.
+    wanted = ["torch", *requirement.split()]
+    if not pip(*wanted, pins=pins) and not pip(*wanted, pins=torch_alone):
+        sys.exit(f"pip could not install {requirement}: its own message is above")
+    (folder / "ready").touch()
+
+
+class Worker:
+    """A process that runs the tools of one environment."""
+
+    def __init__(self, python: Path, group: str):
+        command = [python, str(HERE / "worker.py"), group]
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
+
+    def ask(self, *command):
+        print(json.dumps(command), file=self.process.stdin, flush=True)
+        line = self.process.stdout.readline()
+        if not line:
+            sys.exit(f"{self.process.args[2]} ended: its own message is above")
+        return json.loads(line)
+
+
+def measure(workers: dict[str, Worker], row: tuple, rounds: int, most: float) -> dict:
+    """For each tool its ratios to the bare forward pass, one for each round."""
+    ready = {group: worker.ask("prepare", *row) for group, worker in workers.items()}
+    pairs = [(group, name) for group in workers for name in ready[group]["tools"]]
+    ratios, seconds = {name: [] for _, name in pairs}, []
+    is_short = ready["ours"]["seconds"] < 0.02
+    started = time.time()
+    while len(ratios["bare again"]) < rounds and time.time() - started < most:
+        for worker in workers.values():
+            worker.ask("collect")
+        for name, (took, bare) in one_round(workers, pairs, is_short).items():
+            ratios[name].append(took / bare)
+            seconds.append(bare)
+    return {
+        "pairs": len(ratios["bare again"]),
+        "bare_ms": round(1e3 * sorted(seconds)[len(seconds) // 2], 3),
+        "minutes": round((time.time() - started) / 60, 1),
+        "ratios": {name: [round(r, 4) for r in values] for name, values in ratios.items()},
+    }
+
+
+def one_round(workers: dict[str, Worker], pairs: list, is_short: bool) -> dict:
+    """The seconds of each tool and of the bare pass it is compared with."""
+    if is_short:  # a bare pass beside each, first or last, as it falls
+        took = {}
+        for group, name in random.sample(pairs, len(pairs)):
+            order = random.choice((["bare", name], [name, "bare"]))
+            # The first run warms up the caches of a processor that another process has used.
+            seconds = dict(zip(order, workers[group].ask("run", "bare", *order)[1:]))
+            took[name] = seconds[name], seconds["bare"]
+        return took
+    everything = [*pairs, *((group, "bare") for group in workers)]
+    seconds = {
+        (group, name): workers[group].ask("run", name)[0]
+        for group, name in random.sample(everything, len(everything))
+    }
+    return {name: (seconds[group, name], seconds[group, "bare"]) for group, name in pairs}
+
+
+def memory(workers: dict[str, Worker]) -> dict:
+    """Peak and kept bytes of each tool, for all layers of 512 tokens."""
+    found = {"bare": None}
+    for worker in workers.values():
+        names = worker.ask("prepare", "12 x 512", 1, 512)["tools"]
+        found |= {name: worker.ask("memory", name) for name in names}
+    found["bare"] = found.pop("bare again")
+    return found
+
+
+def import_ms() -> float:
+    """The time that `import tutorial_utils` takes once torch and transformers are there."""
+    code = (
+        "import time, torch, transformers; started = time.perf_counter(); import tutorial_utils; "
+        "print(time.perf_counter() - started)"
+    )
+    runs = [subprocess.check_output([sys.executable, "-c", code], cwd=ROOT) for _ in range(7)]
+    return 1e3 * median(map(float, runs))
+
+
+def installed_bytes() -> int:
+    """The package as pip leaves it, with the compiled files, without the shipped model."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "tutorial_utils"
+        leave_out = shutil.ignore_patterns("__pycache__", "pocket_llama")
+        shutil.copytree(ROOT / "tutorial_utils", copy, ignore=leave_out)
+        compileall.compile_dir(copy, quiet=1)
+        return sum(path.stat().st_size for path in copy.rglob("*") if path.is_file())
+
+
+def show(name: str, row: dict) -> None:
+    print(f"{name}: bare {row['bare_ms']} ms, {row['pairs']} pairs, {row['minutes']} minutes")
+    for tool, ratios in row["ratios"].items():
+        low, middle, high = report.quartiles(ratios)
+        print(f"  {tool:24} {middle:6.3f}  ({low:.3f} to {high:.3f})", flush=True)
+
+
+if __name__ == "__main__":
+    main()
