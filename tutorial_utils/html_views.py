@@ -144,7 +144,8 @@ def heatmap_html(
         f"{html.escape(visible(name, 16))}{' ◂' if i == marked else ''}</span></th>"
         for i, name in enumerate(columns)
     )
-    caption = f'<caption style="text-align:left;font-weight:bold">{html.escape(title)}</caption>'
+    look = "text-align:left;font-weight:bold;white-space:nowrap"
+    caption = f'<caption style="{look}">{html.escape(title)}</caption>'
     return (
         f'<div style="overflow-x:auto" tabindex="0"><table style="border-collapse:collapse;{MONO};'
         f'line-height:1.5">{caption}<tbody>{"".join(lines)}</tbody>'

@@ -19,9 +19,9 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from lab_page import SCREENSHOTS, LabPage, Server
+from lab_page import SCREENSHOTS, SECONDS, LabPage, Server
 from notebook_tools import LESSONS, kernel_environment, read
 from setup_browser import find_browser
 
@@ -91,6 +91,7 @@ def write_without_outputs(nb: nbformat.NotebookNode, path: Path) -> None:
 def browser() -> Iterator[Browser]:
     if not find_browser():
         pytest.fail("There is no Chromium here: run make test-browser, which installs it.")
+    expect.set_options(timeout=30_000)
     shutil.rmtree(SCREENSHOTS, ignore_errors=True)
     SCREENSHOTS.mkdir()
     with sync_playwright() as playwright:
@@ -110,12 +111,14 @@ def opened(browser: Browser, server: Server) -> Iterator[Callable[[str], LabPage
     """Opens a lesson and runs all its cells, once a session: the tests of one lesson share it."""
     pages: dict[str, LabPage] = {}
     with browser.new_context(viewport={"width": 1280, "height": 900}) as context:
+        context.set_default_timeout(SECONDS * 1000)  # a machine may be busy
 
         def open_lesson(name: str) -> LabPage:
             if name not in pages:
-                pages[name] = LabPage(context.new_page(), server, name)
-                pages[name].open()
-                pages[name].run_all()
+                found = LabPage(context.new_page(), server, name)
+                found.open()
+                found.run_all()
+                pages[name] = found
             return pages[name]
 
         yield open_lesson

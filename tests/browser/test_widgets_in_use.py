@@ -340,7 +340,7 @@ def test_every_view_shows_what_its_function_gives(lesson: LabPage, recorded):
     button(widget, "None").click()
     for layer in layers:
         widget.get_by_label(str(layer), exact=True).check()
-    widget.get_by_label("Token").select_option(index=token)
+    widget.get_by_label("Token", exact=True).select_option(index=token)
     widget.get_by_label("Leave the first token out").uncheck()
     view, heat = widget.get_by_label("View"), drawing(widget, "table")
 
