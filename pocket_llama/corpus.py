@@ -1,8 +1,9 @@
 """The small world that pocket-llama is trained on, generated from lists and templates.
 
-Five kinds of document, so that what the lessons look for is really there:
+Kinds of document, so that what the lessons look for is really there:
 
 - recall: facts about people, drawn at random, each said again later in the same document;
+- alone: one such fact and nothing else;
 - facts: what is always true in this world (capitals, opposites, colours, ...);
 - stories: a neutral opening, then one mood, happy or sad, to the end;
 - choices: sentences with several right endings, each equally likely;
@@ -216,6 +217,11 @@ SHARES = {
 # Training begins with what has to be copied from the context: it is learned late or not at all
 # when it comes mixed with what is easier.
 COPYING = {"recall": 0.34, "pairs": 0.33, "repeats": 0.33}
+# It ends with more of what the prompt of the lessons is like: one fact alone.
+LAST = {
+    "recall": 0.20, "alone": 0.15, "pairs": 0.04, "repeats": 0.12, "facts": 0.15, "stories": 0.28,
+    "choices": 0.06,
+}  # fmt: skip
 
 
 def held_out(name: str, thing: str) -> bool:
@@ -263,6 +269,12 @@ def recall_document(rng: random.Random) -> str:
     while len(said) < 20:
         said += rng.sample(facts, len(facts))
     return " ".join(f"{start} {thing}." for start, thing in said)
+
+
+def alone_document(rng: random.Random) -> str:
+    """One fact, said two to four times."""
+    ((start, thing),) = draw_facts(rng, 1)
+    return " ".join([f"{start} {thing}."] * rng.choice([2, 3, 4]))
 
 
 def pairs_document(rng: random.Random) -> str:
@@ -322,6 +334,7 @@ def repeats_document(rng: random.Random) -> str:
 
 DOCUMENTS = {
     "recall": recall_document,
+    "alone": alone_document,
     "facts": facts_document,
     "stories": story_document,
     "choices": choices_document,

@@ -131,6 +131,7 @@ def quick(monkeypatch):
     monkeypatch.setattr(train, "BATCHES_PER_POOL", 3)
     monkeypatch.setattr(train, "TOKENIZER_DOCUMENTS", 300)
     monkeypatch.setattr(train, "VOCAB", 400)
+    monkeypatch.setattr(train, "LAST_STEPS", 2)
 
 
 def test_stopped_training_goes_on(quick, monkeypatch, tmp_path):
