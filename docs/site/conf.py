@@ -23,6 +23,8 @@ nb_merge_streams = True
 myst_enable_extensions = ["dollarmath", "html_image"]
 myst_heading_anchors = 3
 
+smartquotes = False  # " Paris" in a text is the string that the code holds
+
 html_theme = "sphinx_book_theme"
 html_theme_options = {
     "home_page_in_toc": True,
