@@ -226,9 +226,9 @@ def lesson_cells() -> list:
 
 
 def test_the_lessons_mood_is_the_corpus_mood():
-    cell = next(cell for cell in lesson_cells() if "happy_words =" in cell.source)
     lesson: dict = {}
-    exec(cell.source, lesson)
+    for start in ("happy_words =", "days, people, places ="):
+        exec(next(c.source for c in lesson_cells() if c.source.startswith(start)), lesson)
     assert set(lesson["happy_words"]) == set(corpus.MOODS["happy"]["words"])
     assert set(lesson["sad_words"]) == set(corpus.MOODS["sad"]["words"])
     assert len(lesson["openings"]) == 100 == len(set(lesson["openings"]))
