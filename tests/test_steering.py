@@ -196,10 +196,11 @@ def test_a_strength_turns_the_stories_and_a_random_direction_does_not(pocket, ca
     """80% take the steered mood, and the control stays within 15 points of no steering."""
     rng = random.Random(7)
     openings = [corpus.story_opening(rng)[0] for _ in range(100)]
-    said = {
-        mood: [s.format(a="Anna", b="Ben") for s in about["sentences"]]
-        for mood, about in corpus.MOODS.items()
-    }
+    said = {}
+    for mood, about in corpus.MOODS.items():
+        sentences = [s.format(a="Anna", b="Ben") for s in about["sentences"]]
+        threes = [" ".join(sentences[i : i + 3]) for i in range(10)]
+        said[mood] = [f"One morning, Anna went to the park. {three}" for three in threes]
     layer = 3 * pocket[0].config.num_hidden_layers // 4
     direction = mean_differences(*pocket, said["happy"], said["sad"])[layer]
     torch.manual_seed(7)
@@ -207,7 +208,7 @@ def test_a_strength_turns_the_stories_and_a_random_direction_does_not(pocket, ca
     noise *= direction.norm() / noise.norm(dim=-1, keepdim=True)
     usual, _ = mood_shares(pocket, openings, {}, 0)
     reached = {}
-    for strength in (-3, -2, 2, 3):
+    for strength in (-3, -2, 3, 4):
         toward = "happy" if strength > 0 else "sad"
         steered, loss = mood_shares(pocket, openings, {layer: direction}, strength)
         control, _ = mood_shares(pocket, openings, {layer: noise}, strength)

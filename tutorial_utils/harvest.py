@@ -99,7 +99,8 @@ def harvest_activations(
             bar.update(len(window) - len(texts))  # the empty lines
             written += 1
     if not missing_shards(out, about["shards"]):
-        for left in out.glob("*.tmp"):  # by a run that was killed while it wrote
+        # By a run that was killed while it wrote: this module's files, and safetensors' own.
+        for left in (*out.glob("*.tmp"), *out.glob(".tmp*")):
             left.unlink(missing_ok=True)
     return written
 

@@ -7,13 +7,14 @@ values and give a string. Each value is written out, so that no colour has to be
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from matplotlib import colormaps
 from matplotlib.colors import to_hex, to_rgb
 
 from .plots import OKABE_ITO
+from .steering import Samples
 from .token_views import FilteredChoice, TokenRow
 
 MONO = "font-family:var(--jp-code-font-family,monospace);font-size:13px"
@@ -170,3 +171,29 @@ def _cell(text: str, shade: float, marked: bool) -> str:
         f'<td style="background:{color};{NUMBER};padding:0 5px{edge}"><span style="color:{ink}">'
         f"{html.escape(text)}</span></td>"
     )
+
+
+def steering_table(
+    without: Samples, steered: Samples, describe: Callable[[str], str] | None = None
+) -> str:
+    """HTML: each text without steering beside the one with it, and each one's loss under it.
+
+    `describe` gives a word or two about a text, such as its mood, to stand beside the loss.
+    """
+
+    def cell(text: str, loss: float) -> str:
+        about = f"{html.escape(describe(text))}, " if describe else ""
+        return (
+            '<td style="text-align: left; vertical-align: top; width: 50%">'
+            f"{html.escape(text.strip()) or '(nothing)'}<br>"
+            f"<small>{about}loss {loss:.2f} nats per token</small></td>"
+        )
+
+    rows = zip(
+        zip(without.texts, without.losses.tolist(), strict=True),
+        zip(steered.texts, steered.losses.tolist(), strict=True),
+        strict=True,
+    )
+    body = "".join(f"<tr>{cell(*left)}{cell(*right)}</tr>" for left, right in rows)
+    head = "".join(f'<th style="text-align: left">{name}</th>' for name in ("without", "steered"))
+    return f'<table style="width: 100%"><tr>{head}</tr>{body}</table>'

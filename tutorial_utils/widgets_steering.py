@@ -2,43 +2,17 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Callable, Mapping
 
 import ipywidgets as widgets
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from .html_views import steering_table
 from .steering import Samples, sample_steered
 from .widgets_shared import Explorer, LayerPicker, errors_shown
 
 STORIES = 3
-
-
-def steering_table(
-    without: Samples, steered: Samples, describe: Callable[[str], str] | None = None
-) -> str:
-    """HTML: each text without steering beside the one with it, and each one's loss under it.
-
-    `describe` gives a word or two about a text, such as its mood, to stand beside the loss.
-    """
-
-    def cell(text: str, loss: float) -> str:
-        about = f"{html.escape(describe(text))}, " if describe else ""
-        return (
-            '<td style="text-align: left; vertical-align: top; width: 50%">'
-            f"{html.escape(text.strip()) or '(nothing)'}<br>"
-            f"<small>{about}loss {loss:.2f} nats per token</small></td>"
-        )
-
-    rows = zip(
-        zip(without.texts, without.losses.tolist(), strict=True),
-        zip(steered.texts, steered.losses.tolist(), strict=True),
-        strict=True,
-    )
-    body = "".join(f"<tr>{cell(*left)}{cell(*right)}</tr>" for left, right in rows)
-    head = "".join(f'<th style="text-align: left">{name}</th>' for name in ("without", "steered"))
-    return f'<table style="width: 100%"><tr>{head}</tr>{body}</table>'
 
 
 def explore_steering(
