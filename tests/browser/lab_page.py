@@ -16,7 +16,7 @@ from playwright.sync_api import ConsoleMessage, Locator, Page, expect
 from notebook_tools import read, tags
 
 SCREENSHOTS = Path(__file__).parent / "screenshots"
-SECONDS = 60  # for a lesson on a busy machine
+SECONDS = 180  # for a lesson on a busy machine
 TRACEBACK = "Traceback (most recent call last)"
 NOT_WORKED = "This did not work:"
 
