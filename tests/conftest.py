@@ -19,3 +19,32 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     if folder in ("broken", "good") and not any(folder in argument for argument in config.args):
         return True
     return None
+
+
+@pytest.fixture(scope="module", params=["llama", "gpt2"])
+def tiny(request, tmp_path_factory):
+    """A tiny Llama and a tiny GPT-2 with their tokenizers, (model, tokenizer)."""
+    import tiny_models
+    from tutorial_utils import load_model
+
+    make = {"llama": tiny_models.make_llama, "gpt2": tiny_models.make_gpt2}[request.param]
+    return load_model(make(tmp_path_factory.mktemp(request.param)), device="cpu")
+
+
+@pytest.fixture(scope="module")
+def pocket():
+    """The shipped model and its tokenizer."""
+    from tutorial_utils import load_model
+
+    return load_model("pocket-llama", device="cpu")
+
+
+@pytest.fixture
+def one_thread():
+    """Models this small are slower with several threads, above all on a busy machine."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

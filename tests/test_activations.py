@@ -29,6 +29,7 @@ from transformers import (
 )
 from transformers.models.mllama.configuration_mllama import MllamaTextConfig
 
+from tiny_models import count_hooks
 from tutorial_utils.activations import (
     edit_activations,
     find_decoder_layers,
@@ -88,11 +89,6 @@ def assert_same(activations, expected) -> None:
     assert list(activations) == list(range(LAYERS + 1))
     for layer, tensor in enumerate(expected):
         assert torch.equal(activations[layer], tensor), layer
-
-
-def count_hooks(model) -> int:
-    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    return sum(len(getattr(m, kind)) for m in model.modules() for kind in kinds)
 
 
 # -- what is recorded ------------------------------------------------------------------------

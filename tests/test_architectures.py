@@ -16,6 +16,7 @@ import transformers
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PretrainedConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
+from tiny_models import count_hooks
 from tutorial_utils.activations import (
     edit_activations,
     find_decoder_layers,
@@ -23,6 +24,8 @@ from tutorial_utils.activations import (
     record_activations,
 )
 from tutorial_utils.lens import unembed
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 # The tables below were made with this version. With another one a type that is in no table is
 # skipped with its reason, and what can be built and recorded must still be right.
@@ -268,10 +271,6 @@ def add_by_hand(layers: torch.nn.ModuleList, number: int, vector: torch.Tensor):
     return layers[number - 1].register_forward_hook(after)
 
 
-def count_hooks(model: torch.nn.Module) -> int:
-    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())
-
-
 def check(model: torch.nn.Module, by_hand: str | None) -> None:
     """Recording and editing are right at every layer, and leave nothing behind."""
     inputs = inputs_of(model)
@@ -321,15 +320,6 @@ def check_lens(model: torch.nn.Module, model_type: str) -> None:
 
 OUTCOMES: dict[str, str] = {}
 REASONS: dict[str, str] = {}
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Models this small are slower with several threads, above all on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def set_aside(model_type: str, outcome: str, error: Exception, table: dict[str, str]) -> None:

@@ -23,6 +23,8 @@ from tutorial_utils import (
     unembed,
 )
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 # What the last steps of a model can hold, and a model type with it.
 KINDS = {
     "an RMS norm, an unembedding of its own": ("llama", {"tie_word_embeddings": False}),
@@ -69,14 +71,6 @@ def tiny(model_type: str, settings: dict) -> torch.nn.Module:
             elif "embed" in name or "wte" in name or "head" in name:
                 parameter.normal_()
     return model
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -7,10 +7,9 @@ import pytest
 import torch
 
 import test_architectures
-from tiny_models import make_gpt2, make_llama
+from tiny_models import count_hooks
 from tutorial_utils import (
     encode,
-    load_model,
     next_token_logits,
     patch_each,
     read_activations,
@@ -18,17 +17,6 @@ from tutorial_utils import (
 )
 
 CLEAN, CORRUPTED = "The capital of France is", "The capital of Italy is"
-
-
-@pytest.fixture(scope="module", params=["llama", "gpt2"])
-def tiny(request, tmp_path_factory):
-    make = {"llama": make_llama, "gpt2": make_gpt2}[request.param]
-    return load_model(make(tmp_path_factory.mktemp(request.param)), device="cpu")
-
-
-@pytest.fixture(scope="module")
-def pocket():
-    return load_model("pocket-llama", device="cpu")
 
 
 def two_prompts(model, tokenizer) -> tuple[dict, dict, str]:
@@ -42,10 +30,6 @@ def two_prompts(model, tokenizer) -> tuple[dict, dict, str]:
 
 def score(logits: torch.Tensor) -> torch.Tensor:
     return logits[:, 7] - logits[:, 9]
-
-
-def count_hooks(model) -> int:
-    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())
 
 
 def decoder_layers(model):

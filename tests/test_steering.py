@@ -9,30 +9,15 @@ from torch.nn.functional import cross_entropy
 
 import corpus
 from notebook_tools import NOTEBOOKS, code_cells, read
-from tiny_models import make_gpt2, make_llama
+from tiny_models import count_hooks, make_gpt2
 from tutorial_utils import encode, load_model, mean_differences, sample_steered
 from tutorial_utils.steering import _losses
 
 HAPPY, SAD = ["Anna was glad.", "The dog was happy and the ball was red."], ["Ben was sad.", "No."]
 
 
-@pytest.fixture(scope="module", params=["llama", "gpt2"])
-def tiny(request, tmp_path_factory):
-    make = {"llama": make_llama, "gpt2": make_gpt2}[request.param]
-    return load_model(make(tmp_path_factory.mktemp(request.param)), device="cpu")
-
-
-@pytest.fixture(scope="module")
-def pocket():
-    return load_model("pocket-llama", device="cpu")
-
-
 def layers_of(model):
     return model.model.layers if hasattr(model, "model") else model.transformer.h
-
-
-def count_hooks(model) -> int:
-    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())
 
 
 def vector_for(model, size: float = 3.0) -> torch.Tensor:

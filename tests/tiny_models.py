@@ -65,6 +65,12 @@ def gpt2_tokenizer() -> PreTrainedTokenizerFast:
     return _wrap(train_tokenizer([end]), bos_token=end, eos_token=end, unk_token=end)
 
 
+def count_hooks(model: torch.nn.Module) -> int:
+    """How many hooks are on all modules of the model, of every kind."""
+    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    return sum(len(getattr(m, kind)) for m in model.modules() for kind in kinds)
+
+
 def _wrap(tokenizer: Tokenizer, **special_tokens: str) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,

@@ -19,7 +19,15 @@ from .contrast import candidate_layers, contrast_logits, jensen_shannon
 from .decoding import encode, token_strings
 from .lens import logit_lens
 from .plots_contrast import plot_contrast
-from .widgets_shared import Explorer, LayerPicker, errors_shown, message_line, png
+from .widgets_shared import (
+    Explorer,
+    LayerPicker,
+    errors_shown,
+    message_line,
+    png,
+    prompt_field,
+    token_options,
+)
 
 MOST_TOKENS = 40  # the last ones of a long prompt
 
@@ -91,9 +99,8 @@ def explore_contrast(
     view = read_contrast(model, tokenizer, prompt)
     if picker is None:
         picker = LayerPicker([*view.divergence], candidate_layers(model, "low"))
-    wide = widgets.Layout(width="95%")
-    text = widgets.Text(prompt, description="Prompt", continuous_update=False, layout=wide)
-    token = widgets.SelectionSlider(options=_places(view), description="Token")
+    text = prompt_field(prompt)
+    token = widgets.SelectionSlider(options=token_options(view.tokens), description="Token")
     token.value = len(view.tokens) - 1
     alpha = widgets.FloatSlider(0.1, min=0, max=1, step=0.05, description="alpha")
     said, message = message_line(), message_line()
@@ -107,7 +114,7 @@ def explore_contrast(
                 return
             view = read_contrast(model, tokenizer, text.value)
             token.unobserve(redraw, "value")  # new options move the slider: draw once, after both
-            token.options = _places(view)
+            token.options = token_options(view.tokens)
             token.value = len(view.tokens) - 1
             token.observe(redraw, "value")
             redraw()
@@ -128,7 +135,3 @@ def explore_contrast(
     sliders = widgets.HBox([token, alpha], layout=widgets.Layout(flex_flow="row wrap"))
     does = "pick the layers to contrast with; see which is taken, and what changes"
     return Explorer([text, picker, sliders, said, message, image], does)
-
-
-def _places(view: ContrastView) -> list[tuple[str, int]]:
-    return [(f"{i + 1} {repr(t)[1:-1].replace(' ', '␣')}", i) for i, t in enumerate(view.tokens)]

@@ -22,7 +22,14 @@ from .activations import read_activations
 from .decoding import encode, token_strings
 from .html_views import MONO, visible
 from .lens import lens_choices
-from .widgets_shared import Explorer, LayerPicker, errors_shown, message_line
+from .widgets_shared import (
+    Explorer,
+    LayerPicker,
+    errors_shown,
+    message_line,
+    prompt_field,
+    token_options,
+)
 
 MOST_TOKENS = 40  # columns of the table
 _numbers = count(1)  # tells the tables of a page apart
@@ -92,9 +99,7 @@ def explore_lens(
     view = read_lens(model, tokenizer, prompt)
     picker = LayerPicker(range(len(view.probs))) if picker is None else picker
     name = f"lens{next(_numbers)}"
-    text = widgets.Text(
-        prompt, description="Prompt", continuous_update=False, layout=widgets.Layout(width="95%")
-    )
+    text = prompt_field(prompt)
     layer = widgets.SelectionSlider(options=range(len(view.probs)), description="Layer")
     token = widgets.SelectionSlider(options=range(len(view.tokens)), description="Token")
     message = message_line()
@@ -121,7 +126,7 @@ def explore_lens(
                 control.unobserve(show_cell, "value")
             kept = layer.value if layer.value in rows else rows[-1]
             layer.options, layer.value = rows, kept
-            token.options = [(f"{i + 1} {visible(t)}", i) for i, t in enumerate(view.tokens)]
+            token.options = token_options(view.tokens)
             token.value = len(view.tokens) - 1
             for control in (layer, token):
                 control.observe(show_cell, "value")

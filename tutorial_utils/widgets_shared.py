@@ -14,6 +14,8 @@ import ipywidgets as widgets
 import traitlets
 from matplotlib.figure import Figure
 
+from .html_views import visible
+
 
 class Explorer(widgets.VBox):
     """A box of controls and what they show.
@@ -53,6 +55,18 @@ def errors_shown(message: widgets.HTML, doing: str = "") -> Iterator[None]:
 def message_line() -> widgets.HTML:
     """A line for `errors_shown` that keeps its height when empty, so that nothing below jumps."""
     return widgets.HTML(layout=widgets.Layout(min_height="32px", max_width="100%"))
+
+
+def prompt_field(prompt: str) -> widgets.Text:
+    """A line to type a prompt into; its value changes at Enter, and not with each letter."""
+    return widgets.Text(
+        prompt, description="Prompt", continuous_update=False, layout=widgets.Layout(width="95%")
+    )
+
+
+def token_options(tokens: Sequence[str]) -> list[tuple[str, int]]:
+    """What a slider over tokens offers: the token, counted from 1, and its place from 0."""
+    return [(f"{place + 1} {visible(token)}", place) for place, token in enumerate(tokens)]
 
 
 def png(figure: Figure) -> bytes:
