@@ -15,11 +15,21 @@ from notebook_tools import NOTEBOOKS, ROOT, code_cells, name_cell, tags
 
 SETUP = """\
 # Set-up: the same cell in every lesson, and safe to run again.
+import importlib
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import torch
 
-from tutorial_utils import load_model
+try:
+    from tutorial_utils import load_model
+except ModuleNotFoundError:  # on Colab, say: get it from TUTORIAL_SOURCE (docs/gpu-boxes.md)
+    source = os.environ.get("TUTORIAL_SOURCE", "..")
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", source], check=True)
+    importlib.invalidate_caches()
+    from tutorial_utils import load_model
 
 model, tokenizer = load_model()
 model_name = Path(model.config.name_or_path).name
@@ -130,8 +140,9 @@ def has_the_setup_cell(nb: NotebookNode, number: str) -> Iterator[str]:
 
 
 def has_short_cells(nb: NotebookNode, number: str) -> Iterator[str]:
-    lengths = [len(cell.source.split("\n")) for cell in code_cells(nb)]
-    for cell, length in zip(code_cells(nb), lengths, strict=True):
+    lessons_own = [cell for cell in code_cells(nb) if cell.source != SETUP]
+    lengths = [len(cell.source.split("\n")) for cell in lessons_own]
+    for cell, length in zip(lessons_own, lengths, strict=True):
         if length > 25:
             yield f"{name_cell(nb, cell)} has {length} lines of code: 25 at most"
     long = sum(length > 15 for length in lengths)
