@@ -63,7 +63,7 @@ def tiny(model_type: str, settings: dict) -> torch.nn.Module:
     for name, value in settings.items():
         assert hasattr(config, name)
         setattr(config, name, value)
-    model = Auto.from_config(config, dtype=torch.float32).eval()
+    model = Auto.from_config(config).float().eval()
     with torch.no_grad():  # as if trained: biases and norms that do something, wide logits
         for name, parameter in model.named_parameters():
             if parameter.dim() == 1:
