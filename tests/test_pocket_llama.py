@@ -108,7 +108,7 @@ def test_held_out_pairs_are_never_trained_on():
 def test_look_back_heads(tokenizer):
     """Before training, head h of the first layer attends most to the token h + 1 places back."""
     model = train.build_model(0, tokenizer)
-    model.config._attn_implementation = "eager"  # transformers before 4.54 has no setter for it
+    model.config._attn_implementation = "eager"  # old versions have no setter for it
     inputs = tokenizer(corpus.recall_document(random.Random(1)), return_tensors="pt")
     with torch.no_grad():
         heads = model(**inputs, output_attentions=True).attentions[0][0]
