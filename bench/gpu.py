@@ -1,20 +1,26 @@
 """Measures what the lessons do on a large model, on the GPU of this machine.
 
-    python bench/gpu.py                 Llama-3.1-8B's dimensions, random weights: 16.1 GB
-    python bench/gpu.py --size tiny     a model of 100,000 parameters, on any machine
+    python bench/gpu.py                  both of these, one table each:
+    python bench/gpu.py --size 8b        Llama-3.1-8B's dimensions, random weights: 16.1 GB
+    python bench/gpu.py --size shipped   the model that comes with the series
+    python bench/gpu.py --size tiny      a model of 100,000 parameters
 
 Times and memory do not depend on what the weights are, so that no access to the real ones is
-needed. Prints a table in Markdown, ready for docs/gpu-boxes.md.
+needed. 8b needs a GPU; the others run on any machine. Prints tables in Markdown, ready for
+docs/gpu-boxes.md.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import resource
+import shutil
 import statistics
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter
 
@@ -59,29 +65,51 @@ SIZES = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--size", choices=SIZES, default="8b")
-    parser.add_argument("--tokens", type=int, default=512, help="in the prompt (512)")
+    parser.add_argument("--size", choices=[*SIZES, "shipped"], help="by default 8b, then shipped")
+    parser.add_argument("--tokens", type=int, default=512, help="in the prompt, at most (512)")
     parser.add_argument("--repeats", type=int, default=10, help="of each measurement (10)")
     options = parser.parse_args(arguments)
     device = pick_device()
+    sizes = [options.size] if options.size else ["8b", "shipped"]
+    if "8b" in sizes and (lacking := what_is_lacking(device)):
+        parser.error(lacking)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
     versions = f"torch {torch.__version__}, transformers {transformers.__version__}"
-    print(f"{name}, {pick_dtype(device)}, {versions}, {options.tokens} tokens\n")
-    print("| what | measured |\n|---|---|")
-    for what, value in measure(options.size, options.tokens, options.repeats, device):
-        print(f"| {what} | {value} |", flush=True)
+    print(f"{name}, {pick_dtype(device)}, {versions}, medians of {options.repeats}")
+    for size in sizes:
+        with model_folder(size, device) as folder:
+            measure(size, folder, options.tokens, options.repeats, device)
     return 0
 
 
-def measure(size: str, tokens: int, repeats: int, device: torch.device):
-    """Yield (what, value in words), one after the other."""
-    with tempfile.TemporaryDirectory() as folder:
-        save(size, Path(folder), device)
-        started = perf_counter()
-        model, _ = load_model(folder)
-        wait(device)
-        yield "load the weights from this disk", f"{perf_counter() - started:.1f} s"
-    yield "weights", f"{model.get_memory_footprint() / 1e9:.2f} GB"
+def what_is_lacking(device: torch.device) -> str:
+    """What keeps this machine from measuring 8 billion parameters, and what to do; else nothing."""
+    if device.type == "cpu":
+        return "there is no GPU here for 8b: take --size shipped, or a machine with a GPU"
+    free = shutil.disk_usage(tempfile.gettempdir()).free / 1e9
+    if free < 17:
+        return (
+            f"8b needs 17 GB in {tempfile.gettempdir()}, which has {free:.0f} GB free: "
+            "make room, or name another folder, TMPDIR=/a/larger/disk"
+        )
+    return ""
+
+
+def measure(size: str, folder: Path, tokens: int, repeats: int, device: torch.device) -> None:
+    """Print one table, each line as soon as it is known."""
+    reset_peak(device)
+    started = perf_counter()
+    model, _ = load_model(folder)
+    wait(device)
+    seconds = perf_counter() - started
+    tokens = min(tokens, model.config.max_position_embeddings)
+    print(f"\n{size}: {model.num_parameters():,} parameters, {tokens} tokens\n")
+    print("| what | time | memory at its peak |\n|---|---|---|")
+
+    def line(what: str, time: str) -> None:
+        print(f"| {what} | {time} | {peak_bytes(device) / 1e9:.2f} GB |", flush=True)
+
+    line("load the model", f"{seconds:.1f} s")
     ids = torch.randint(model.config.vocab_size, (1, tokens), device=device)
     timings = {
         "bare forward pass": lambda: model(input_ids=ids, use_cache=False),
@@ -91,8 +119,19 @@ def measure(size: str, tokens: int, repeats: int, device: torch.device):
         "patching sweep, one position, all layers": lambda: patching_sweep(model, ids),
     }
     for what, function in timings.items():
-        yield what, f"{median_ms(function, device, repeats):.1f} ms"
-    yield "peak memory of all this", f"{peak_bytes(device) / 1e9:.2f} GB"
+        reset_peak(device)
+        line(what, f"{median_ms(function, device, repeats):.1f} ms")
+
+
+@contextmanager
+def model_folder(size: str, device: torch.device) -> Iterator[Path]:
+    """The shipped model's folder, or one with a model of this size, deleted at the end."""
+    if size == "shipped":
+        yield POCKET_LLAMA
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        save(size, Path(folder), device)
+        yield Path(folder)
 
 
 def save(size: str, folder: Path, device: torch.device) -> None:
@@ -162,6 +201,14 @@ def wait(device: torch.device) -> None:
     """A GPU works while Python goes on: wait for it before the clock is read."""
     if device.type != "cpu":
         getattr(torch, device.type).synchronize()
+
+
+def reset_peak(device: torch.device) -> None:
+    """On a GPU the peak is that of each line of the table; elsewhere that of all lines so far."""
+    if device.type == "cuda":
+        gc.collect()
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
 
 
 def peak_bytes(device: torch.device) -> int:

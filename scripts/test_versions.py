@@ -5,7 +5,7 @@
 
 Each set of versions gets an environment of its own in `.versions/`, which git ignores and which is
 kept for the next run; `rm -rf .versions` makes them anew. Prints a row for docs/versions.md for
-each, and ends with 1 if a test failed.
+each, and ends with 1 if a test failed or a set could not be made.
 """
 
 from __future__ import annotations
@@ -93,7 +93,13 @@ def main() -> int:
     tested = [argument for argument in arguments if argument not in names] or TESTED
     rows, failed = [], 0
     for name in names or ["oldest", "between", "newest"]:
-        python = make(name)
+        try:
+            python = make(name)
+        except (subprocess.CalledProcessError, OSError) as error:
+            print(f"The environment {name!r} could not be made: {error}. pip's message is above.")
+            print(f"No version for this Python? Name one: TEST_PYTHON_{name.upper()}=python3.11")
+            failed = 1
+            continue
         result, status = test(python, tested)
         rows.append([name, *versions(python), " ".join(tested), result, f"{date.today()}"])
         failed = failed or status

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -29,13 +30,39 @@ def model(tmp_path_factory):
 IDS = torch.tensor([[3, 40, 57, 60, 9], [8, 1, 100, 30, 200]])
 
 
-def test_the_table(gpu, capsys):
-    assert gpu.main(["--size", "tiny", "--tokens", "16", "--repeats", "2"]) == 0
+@pytest.mark.parametrize(("size", "tokens"), [("tiny", 16), ("shipped", 256)])
+def test_the_table(gpu, size, tokens, capsys, monkeypatch):
+    monkeypatch.setattr(gpu, "pick_device", lambda: torch.device("cpu"))
+    asked = {16: "16", 256: "300"}[tokens]  # the shipped model reads no more than 256
+    assert gpu.main(["--size", size, "--tokens", asked, "--repeats", "2"]) == 0
     text = capsys.readouterr().out
-    rows = re.findall(r"^\| (.+) \| ([\d.]+) (s|ms|GB) \|$", text, re.M)
-    assert [unit for _, _, unit in rows] == ["s", "GB", "ms", "ms", "ms", "ms", "ms", "GB"]
-    assert all(float(value) > 0 for _, value, unit in rows if unit == "ms")
-    assert f"torch {torch.__version__}" in text and "16 tokens" in text
+    rows = re.findall(r"^\| (.+) \| ([\d.]+) (s|ms) \| ([\d.]+) GB \|$", text, re.M)
+    assert [unit for _, _, unit, _ in rows] == ["s", "ms", "ms", "ms", "ms", "ms"]
+    assert all(float(time) > 0 for _, time, unit, _ in rows if unit == "ms")
+    assert all(float(peak) > 0 for *_, peak in rows)
+    assert f"torch {torch.__version__}" in text and f" {tokens} tokens" in text
+
+
+def test_what_the_large_model_needs_is_told_before_it_is_made(gpu, capsys, monkeypatch):
+    monkeypatch.setattr(gpu, "pick_device", lambda: torch.device("cpu"))
+    with pytest.raises(SystemExit):
+        gpu.main([])
+    assert "no GPU here for 8b: take --size shipped" in capsys.readouterr().err
+    disk = SimpleNamespace(free=5e9)
+    monkeypatch.setattr(gpu.shutil, "disk_usage", lambda folder: disk)
+    assert "5 GB free" in gpu.what_is_lacking(torch.device("cuda"))
+    disk.free = 50e9
+    assert gpu.what_is_lacking(torch.device("cuda")) == ""
+
+
+def test_the_peak_on_a_gpu_is_that_of_one_line(gpu, monkeypatch):
+    calls = []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: calls.append("emptied"))
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: calls.append(device))
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 7)
+    device = torch.device("cuda", 0)
+    gpu.reset_peak(device)
+    assert calls == ["emptied", device] and gpu.peak_bytes(device) == 7
 
 
 @torch.no_grad()

@@ -132,7 +132,9 @@ def model_and_tokenizer(request, tmp_path_factory):
     folder = make(tmp_path_factory.mktemp(request.param), layers=5, initializer_range=0.5)
     model, tokenizer = load_model(folder, device="cpu")
     model.generation_config.eos_token_id = None  # a random model would stop anywhere
-    return model.double(), tokenizer
+    torch.set_default_dtype(torch.float64)  # old versions make GPT-2's mask in it
+    yield model.double(), tokenizer
+    torch.set_default_dtype(torch.float32)
 
 
 def random_logits(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -406,6 +408,8 @@ def test_sampling_stays_inside_the_plausibility_set(model_and_tokenizer):
 def test_beam_search_is_refused_in_words(model_and_tokenizer):
     model, tokenizer = model_and_tokenizer
     inputs, before = encode(model, tokenizer, PROMPTS[0]), hooks(model)
+    if isinstance(model(**inputs, use_cache=True).past_key_values, tuple):
+        pytest.skip("an old GPT-2: after beams are moved its cache is another tuple, of a new text")
     with pytest.raises(ValueError, match="beam search"), contrast_layers(model, [2]) as contrast:
         model.generate(
             **inputs, logits_processor=[contrast], num_beams=3, max_new_tokens=8, pad_token_id=0

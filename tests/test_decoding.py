@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import math
 
@@ -152,6 +153,8 @@ def test_padding_does_no_harm_to_a_model_without_position_ids():
 
 def test_only_the_last_position_goes_through_the_unembedding(pair):
     model, tokenizer = pair
+    if "logits_to_keep" not in inspect.signature(model.forward).parameters:
+        pytest.skip("in this version of transformers this model always makes all logits")
     seen = []
     head = model.get_output_embeddings()
     handle = head.register_forward_hook(lambda module, args, output: seen.append(output.shape))

@@ -27,6 +27,7 @@ from tutorial_utils import decoding, doctor, doctor_machine, memory, models
 from tutorial_utils.doctor import Check, check_machine, main, short_report
 
 VERSIONS = {"torch": "2.13.0+cpu", "numpy": "2.1.0", "jupyterlab": "4.6.1", "ipywidgets": "8.1.9"}
+LASTING = {box: pattern for box, _, pattern in doctor_machine.BOXES}  # before a test changes them
 BOXES = ("RUNPOD_POD_ID", "COLAB_RELEASE_TAG", "VSCODE_PID", "CUDA_VISIBLE_DEVICES")
 # As published for meta-llama/Llama-3.1-8B.
 LLAMA = {
@@ -259,7 +260,7 @@ def test_a_full_disk(monkeypatch):
     [
         ("RUNPOD_POD_ID", "/workspace/huggingface/hub", "ok", "outlives a stop of this RunPod", ""),
         ("RUNPOD_POD_ID", "/root/.cache/hub", "warning", "is lost", "HF_HOME=/workspace/"),
-        ("COLAB_RELEASE_TAG", "/root/.cache/hub", "warning", "is lost", "HF_HOME=/content/drive/"),
+        ("COLAB_RELEASE_TAG", "/root/.cache/hub", "warning", "is lost", "%env HF_HOME=/content/"),
     ],
 )
 def test_a_disk_that_may_not_outlive_a_stop(variable, cache, state, found, todo, monkeypatch):
@@ -267,6 +268,20 @@ def test_a_disk_that_may_not_outlive_a_stop(variable, cache, state, found, todo,
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", cache)
     check = find("that disk")
     assert check.state == state and found in check.found and todo in check.todo
+
+
+def test_a_box_whose_lasting_disks_have_names(tmp_path, monkeypatch):
+    """On Lambda the folder of the filesystems is on the disk that is lost, what is in it is not."""
+    assert LASTING["Lambda"] == "/lambda/nfs/*"
+    monkeypatch.setattr(doctor_machine, "BOXES", [("Lambda", lambda: True, f"{tmp_path}/nfs/*")])
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "nfs/hub"))
+    assert f"HF_HOME={tmp_path}/nfs/NAME/" in find("that disk").todo  # none was attached
+    (tmp_path / "nfs/weights").mkdir(parents=True)
+    assert find("that disk").state == "warning"
+    assert f"`export HF_HOME={tmp_path}/nfs/weights/huggingface`" in find("that disk").todo
+    cache = str(tmp_path / "nfs/weights/huggingface/hub")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", cache)
+    assert (find("that disk").state, find("that disk").todo) == ("ok", "")
 
 
 @pytest.mark.parametrize(

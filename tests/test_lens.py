@@ -58,12 +58,14 @@ KINDS = {
 
 
 def tiny(model_type: str, settings: dict) -> torch.nn.Module:
+    if model_type not in CONFIGS:
+        pytest.skip(f"this transformers has no {model_type}")
     torch.manual_seed(0)
     config = small_config(CONFIGS[model_type], {})
     for name, value in settings.items():
         assert hasattr(config, name)
         setattr(config, name, value)
-    model = Auto.from_config(config, dtype=torch.float32).eval()
+    model = Auto.from_config(config).float().eval()
     with torch.no_grad():  # as if trained: biases and norms that do something, wide logits
         for name, parameter in model.named_parameters():
             if parameter.dim() == 1:
@@ -273,7 +275,10 @@ def test_no_layers_and_layers_that_were_not_recorded(llama):
 def test_a_model_that_cannot_do_it_is_refused(model_type, said):
     if model_type not in CONFIGS:
         pytest.skip(f"this transformers has no {model_type}")
-    model = build(model_type)
+    try:
+        model = build(model_type)
+    except ValueError as error:
+        pytest.skip(f"this transformers makes no {model_type} from numbers alone: {error}")
     for shape in ((2, 7, 32), (32,)):
         with pytest.raises(ValueError, match=said):
             unembed(model, torch.randn(shape))

@@ -83,6 +83,12 @@ def test_dtype_and_device_are_texts_or_torch_objects(llama, dtype):
     assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
 
 
+def test_the_cpu_may_have_a_number(llama):
+    """As accelerate names it to one of several processes."""
+    model, _ = load_model(llama, device=torch.device("cpu", 0))
+    assert {p.device for p in model.parameters()} == {torch.device("cpu")}
+
+
 def test_the_name_comes_from_the_argument_then_the_environment_then_the_shipped_model(
     llama, gpt2, monkeypatch
 ):

@@ -45,6 +45,47 @@ def test_the_other_sets_are_in_the_ranges(name):
         assert admitted[pinned].specifier.contains(version)
 
 
+@pytest.fixture
+def commands(tmp_path, monkeypatch):
+    """What would be run to make an environment, which is not made."""
+    run = []
+    (tmp_path / "oldest").mkdir()
+    monkeypatch.setattr(versions, "FOLDER", tmp_path)
+    monkeypatch.setattr(versions, "has_nvidia_gpu", lambda: False)
+    monkeypatch.setattr(versions.sys, "platform", "linux")
+    monkeypatch.setattr(
+        versions.subprocess, "run", lambda command, **_: run.append([*map(str, command)])
+    )
+    return run
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_a_set_is_made_with_and_without_the_index_of_cpu_builds(answers, commands, monkeypatch):
+    monkeypatch.setattr(versions, "cpu_index_answers", lambda: answers)
+    monkeypatch.setenv("TEST_PYTHON_OLDEST", "python3.10")
+    versions.make("oldest")
+    assert commands[0][:3] == ["python3.10", "-m", "venv"]
+    assert (versions.CPU_INDEX in commands[1]) == answers and "requirements.txt" in commands[1]
+    versions.make("oldest")
+    assert len(commands) == 2  # it is there already
+
+
+def test_a_set_that_cannot_be_made_is_told_and_the_next_one_runs(monkeypatch, capsys):
+    def make(name):
+        if name == "oldest":
+            raise versions.subprocess.CalledProcessError(1, "pip")
+        return sys.executable
+
+    monkeypatch.setattr(versions, "make", make)
+    monkeypatch.setattr(versions, "test", lambda python, tested: ("3 passed", 0))
+    monkeypatch.setattr(sys, "argv", ["test_versions.py", "oldest", "between", "tests/test_a.py"])
+    assert versions.main() == 1
+    text = capsys.readouterr().out
+    assert "TEST_PYTHON_OLDEST=python3.11" in text
+    rows = [line for line in text.splitlines() if line.startswith("| between ")]
+    assert len(rows) == 1 and "| tests/test_a.py | 3 passed |" in rows[0]
+
+
 def test_what_pytest_says_is_put_in_a_row(capsys, tmp_path):
     test = tmp_path / "test_it.py"
     test.write_text("def test_a(): pass\n\ndef test_b(): assert False\n")

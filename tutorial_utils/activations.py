@@ -61,7 +61,7 @@ def record_activations(
 
     Recorders and editors can be nested. At one layer they act in the order in which their blocks
     were entered: a recorder inside `edit_activations` sees the edited stream. Inside the block
-    a model from `torch.compile` runs uncompiled (torch 2.6 or newer).
+    a model from `torch.compile` runs uncompiled.
 
     Raises ValueError for a layer that is not there, before any hook is registered.
     By hand: lesson 04.

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
+from glob import glob
 from pathlib import Path
 
 import torch
@@ -17,11 +18,12 @@ from .models import pick_device, pick_dtype
 
 WHEELS = "https://download.pytorch.org/whl"
 BUILDS = ["11.8", "12.1", "12.4", "12.6", "12.8", "13.0"]  # of CUDA that torch is published for
-# How a rented box is recognised, and the folder on it that outlives a stop.
+# How a rented box is recognised, and the folders on it that outlive a stop: docs/gpu-boxes.md says
+# where each service tells so. On Lambda, each filesystem that was attached is one folder.
 BOXES = [
     ("RunPod", lambda: "RUNPOD_POD_ID" in os.environ, "/workspace"),
-    ("Colab", lambda: "COLAB_RELEASE_TAG" in os.environ, "/content/drive"),
-    ("Lambda", lambda: Path("/lambda/nfs").is_dir(), "/lambda/nfs"),
+    ("Colab", lambda: "COLAB_RELEASE_TAG" in os.environ, "/content/drive/MyDrive"),
+    ("Lambda", lambda: Path("/lambda/nfs").is_dir(), "/lambda/nfs/*"),
     ("JarvisLabs", lambda: Path("/home/jl_fs").is_dir(), "/home"),
 ]
 
@@ -91,11 +93,13 @@ def disk() -> Iterator[Check]:
         folder = folder.parent
     todo = "make room, or set HF_HOME to a folder on a larger disk; only other models need it"
     yield _room("disk for models", shutil.disk_usage(folder).free, 5, todo)
-    for box, is_here, lasting in BOXES:
+    for box, is_here, pattern in BOXES:
         if is_here():
-            lasts = Path(HF_HUB_CACHE).is_relative_to(lasting)
+            lasting = sorted(glob(pattern)) or [pattern.replace("*", "NAME")]
+            lasts = any(Path(HF_HUB_CACHE).is_relative_to(path) for path in lasting)
             found = f"{'outlives' if lasts else 'is lost at'} a stop of this {box} box"
-            todo = "" if lasts else f"`export HF_HOME={lasting}/huggingface`, then start again"
+            command = "%env" if box == "Colab" else "export"
+            todo = "" if lasts else f"`{command} HF_HOME={lasting[0]}/huggingface`, then restart"
             yield Check("that disk", "ok" if lasts else "warning", found, todo)
             break
 

@@ -7,10 +7,12 @@ parameters a hook that takes 10 microseconds is felt.
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from contextvars import ContextVar
+from unittest import mock
 
 import torch
 from torch import Tensor, nn
@@ -119,18 +121,32 @@ def _at_depth(depth: int, hook: Callable) -> Callable:
 
 # A graph made before does not see hooks put in later, so compiled code runs as plain Python while
 # a block is open. The setting is one for the whole process: the last block to end undoes it.
-_lock, _blocks, _stance = threading.Lock(), [], []
+_lock, _blocks, _uncompiled = threading.Lock(), [], ExitStack()
 
 
 def _stop_compiling() -> None:
     with _lock:
-        if not _blocks and hasattr(torch.compiler, "set_stance"):  # from torch 2.6 on
-            _stance.append(torch.compiler.set_stance("force_eager"))
+        if not _blocks:
+            if hasattr(torch.compiler, "set_stance"):  # from torch 2.6 on
+                _uncompiled.enter_context(torch.compiler.set_stance("force_eager"))
+            elif "torch._dynamo.eval_frame" in sys.modules:  # else nothing has been compiled
+                _uncompiled.enter_context(_compiled_code_left_out())
         _blocks.append(None)
 
 
 def _compile_again() -> None:
     with _lock:
         _blocks.pop()
-        if not _blocks and _stance:
-            _stance.pop().__exit__(None, None, None)
+        if not _blocks:
+            _uncompiled.close()
+
+
+def _compiled_code_left_out() -> AbstractContextManager:
+    """What `set_stance("force_eager")` does, for torch 2.4 and 2.5, which have no such setting.
+
+    There a compiled function sets a callback that finds its graphs, and runs: it is set to None.
+    """
+    module = sys.modules["torch._dynamo.eval_frame"]
+    name = "_maybe_set_eval_frame" if hasattr(module, "_maybe_set_eval_frame") else "set_eval_frame"
+    set_callback = getattr(module, name)
+    return mock.patch.object(module, name, lambda callback: set_callback(None))

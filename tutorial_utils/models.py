@@ -170,7 +170,9 @@ def _check_device(device: str | torch.device | None) -> torch.device:
             f"{chosen.type!r} here. With device=None the best one there is gets used; "
             "`python -m tutorial_utils` in a terminal shows what that is."
         )
-    return chosen if chosen.type == "cpu" else torch.device(chosen.type, chosen.index or 0)
+    if chosen.type == "cpu":  # not "cpu:0", which old versions of transformers take for GPU 0
+        return torch.device("cpu")
+    return torch.device(chosen.type, chosen.index or 0)
 
 
 def _check_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
