@@ -89,7 +89,7 @@ def bars(results: dict) -> list[tuple[str, bool, str]]:
         },
     )
     tiny = {name: row for name, row in rows.items() if name.startswith("6 x 128")}
-    for peer, factor in PEERS.items():
+    for peer, factor in PEERS.items() if tiny else ():
         ahead = {name: middle(row, peer) / middle(row, READ) for name, row in tiny.items()}
         text = ", ".join(f"{name.split(', ')[1]}: {value:.2f}" for name, value in ahead.items())
         name = f"on the tiny model {peer} takes at least {factor} times as long"

@@ -45,7 +45,7 @@ def hooked_layers(
                 handles.append(part.register_forward_pre_hook(hook, with_kwargs=True))
             hook = _at_depth(depth, start)
             handles.append(owner.register_forward_pre_hook(hook, with_kwargs=True))
-            handles.append(owner.register_forward_hook(_at_depth(depth, end), with_kwargs=True))
+            handles.append(owner.register_forward_hook(_at_depth(depth, end)))
         for number, function in functions.items():
             if number == 0:
                 hook = _before_first(function, where.width, depth)
@@ -128,7 +128,7 @@ def _stop_compiling() -> None:
     with _lock:
         if not _blocks:
             if hasattr(torch.compiler, "set_stance"):  # from torch 2.6 on
-                _uncompiled.enter_context(torch.compiler.set_stance("force_eager"))
+                _uncompiled.push(torch.compiler.set_stance("force_eager"))
             elif "torch._dynamo.eval_frame" in sys.modules:  # else nothing has been compiled
                 _uncompiled.enter_context(_compiled_code_left_out())
         _blocks.append(None)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import inspect
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import nullcontext
 from functools import cache
 
 import torch
@@ -24,6 +23,9 @@ class Activations(Mapping):
         self._numbers, self._outermost = numbers, outermost
         self._last, self._stop_at = last, stop_at
         self._positions, self._to, self._dtype, self._detach = positions, to, dtype, detach
+        # What each pass kept of each layer, and its version then. Sorted by layer when read:
+        # during a pass every line counts.
+        self._passes: list[dict[int, tuple[Tensor, int]]] = []
         # One tensor for each pass, joined when read; None where a pass left the layer out.
         self._parts: dict[int, list[Tensor | None]] = {number: [] for number in numbers}
         self._changed: set[int] = set()  # layers that something changed in place
@@ -43,6 +45,7 @@ class Activations(Mapping):
             number = None
         if number not in self._parts:
             raise KeyError(f"layer {layer} was not recorded; recorded layers: {self._numbers}")
+        self._sort()
         parts = self._parts[number]
         if not parts:
             raise KeyError(
@@ -68,8 +71,19 @@ class Activations(Mapping):
         return len(self._numbers)
 
     def __repr__(self) -> str:
+        self._sort()
         shapes = {n: [tuple(p.shape) for p in ps if p is not None] for n, ps in self._parts.items()}
         return f"Activations({shapes})"
+
+    def _sort(self) -> None:
+        """Put what the passes kept to what is there of each layer."""
+        for kept in self._passes:
+            for number, parts in self._parts.items():
+                part, version = kept.get(number, (None, 0))
+                parts.append(part)
+                if part is not None and part._version != version:
+                    self._changed.add(number)
+        self._passes = []
 
     # What follows is called by the hooks, in this order in each forward pass.
 
@@ -104,8 +118,9 @@ class Activations(Mapping):
                         return self._go_on(kept, state is _state(value))
             if _is_cache(value):
                 first = _cache_length(value, 0)
-        self._parts = {number: [] for number in self._numbers}
-        self._changed.clear()
+        if self._passes or self._tokens:
+            self._passes, self._changed = [], set()
+            self._parts = {number: [] for number in self._numbers}
         self._first, self._tokens = first, 0
 
     def _go_on(self, kept: int, same_state: bool) -> None:
@@ -127,26 +142,28 @@ class Activations(Mapping):
 
     def _add(self, number: int, hidden: Tensor) -> None:
         # Gradient checkpointing runs a layer again in the backward pass: not recorded twice.
-        if self._new is None:
+        new = self._new
+        if new is None:
             return
-        if number in self._new:
+        if number in new:
             raise ValueError(NO_STREAM.format(f"layer {number} ran twice in one forward pass"))
-        self._seq = self._seq or hidden.shape[1]
-        if hidden.shape[1] != self._seq:
+        if self._seq is None:
+            self._seq = hidden.shape[1]
+        elif hidden.shape[1] != self._seq:
             shape = f"layer {number} has shape {tuple(hidden.shape)} for {self._seq} tokens"
             raise ValueError(NO_STREAM.format(shape))
-        # A tensor made under inference_mode can never train a probe: keep a normal one.
-        is_inference = hidden.is_inference()
-        kept = hidden.detach() if self._detach and hidden.requires_grad else hidden
-        if is_inference or not self._as_it_is:
-            with torch.inference_mode(False) if is_inference else nullcontext():
+        kept = hidden.detach() if hidden.requires_grad and self._detach else hidden
+        if kept.is_inference():  # such a tensor can never train a probe: keep a normal one
+            with torch.inference_mode(False):
                 kept = self._kept(kept)
                 kept = kept.clone() if kept.is_inference() else kept
+        elif not self._as_it_is:
+            kept = self._kept(kept)
         if kept.untyped_storage().nbytes() > kept.nbytes:
             kept = kept.clone()  # a view would keep alive all that it looks into
-        self._new[number] = kept, kept._version
+        new[number] = kept, kept._version
         if number == self._stop_at:
-            self._end(None, (), {}, None)
+            self._end(None, (), None)
             raise Stop(self)
 
     def _kept(self, hidden: Tensor) -> Tensor:
@@ -189,13 +206,9 @@ class Activations(Mapping):
             raise ValueError('positions="last": a row of this input has no real token')
         return seq - 1 - mask.flip(1).int().argmax(dim=1, keepdim=True)
 
-    def _end(self, owner: nn.Module | None, args: tuple, kwargs: dict, output: object) -> None:
+    def _end(self, owner: nn.Module | None, args: tuple, output: object) -> None:
         """A pass is complete: only now does what it recorded count."""
-        for number, parts in self._parts.items():
-            kept, version = self._new.get(number, (None, 0))
-            parts.append(kept)
-            if kept is not None and kept._version != version:
-                self._changed.add(number)
+        self._passes.append(self._new)
         self._tokens += self._seq or 0
         values = output.values() if isinstance(output, Mapping) else output
         left = values if isinstance(values, Iterable) and not isinstance(values, Tensor) else ()
