@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import nullcontext
 from functools import cache
 
 import torch
@@ -23,9 +24,6 @@ class Activations(Mapping):
         self._numbers, self._outermost = numbers, outermost
         self._last, self._stop_at = last, stop_at
         self._positions, self._to, self._dtype, self._detach = positions, to, dtype, detach
-        # What each pass kept of each layer, and its version then. Sorted by layer when read:
-        # during a pass every line counts.
-        self._passes: list[dict[int, tuple[Tensor, int]]] = []
         # One tensor for each pass, joined when read; None where a pass left the layer out.
         self._parts: dict[int, list[Tensor | None]] = {number: [] for number in numbers}
         self._changed: set[int] = set()  # layers that something changed in place
@@ -45,7 +43,6 @@ class Activations(Mapping):
             number = None
         if number not in self._parts:
             raise KeyError(f"layer {layer} was not recorded; recorded layers: {self._numbers}")
-        self._sort()
         parts = self._parts[number]
         if not parts:
             raise KeyError(
@@ -71,19 +68,8 @@ class Activations(Mapping):
         return len(self._numbers)
 
     def __repr__(self) -> str:
-        self._sort()
         shapes = {n: [tuple(p.shape) for p in ps if p is not None] for n, ps in self._parts.items()}
         return f"Activations({shapes})"
-
-    def _sort(self) -> None:
-        """Put what the passes kept to what is there of each layer."""
-        for kept in self._passes:
-            for number, parts in self._parts.items():
-                part, version = kept.get(number, (None, 0))
-                parts.append(part)
-                if part is not None and part._version != version:
-                    self._changed.add(number)
-        self._passes = []
 
     # What follows is called by the hooks, in this order in each forward pass.
 
@@ -118,9 +104,7 @@ class Activations(Mapping):
                         return self._go_on(kept, state is _state(value))
             if _is_cache(value):
                 first = _cache_length(value, 0)
-        if self._passes or self._tokens:
-            self._passes, self._changed = [], set()
-            self._parts = {number: [] for number in self._numbers}
+        self._parts, self._changed = {number: [] for number in self._numbers}, set()
         self._first, self._tokens = first, 0
 
     def _go_on(self, kept: int, same_state: bool) -> None:
@@ -152,15 +136,13 @@ class Activations(Mapping):
         elif hidden.shape[1] != self._seq:
             shape = f"layer {number} has shape {tuple(hidden.shape)} for {self._seq} tokens"
             raise ValueError(NO_STREAM.format(shape))
-        kept = hidden.detach() if hidden.requires_grad and self._detach else hidden
-        if kept.is_inference():  # such a tensor can never train a probe: keep a normal one
-            with torch.inference_mode(False):
+        kept = hidden
+        if not self._as_it_is or hidden.is_inference():
+            # A tensor made under inference_mode can never train a probe: keep a normal one.
+            kept = hidden.detach() if self._detach and hidden.requires_grad else hidden
+            with torch.inference_mode(False) if kept.is_inference() else nullcontext():
                 kept = self._kept(kept)
-                kept = kept.clone() if kept.is_inference() else kept
-        elif not self._as_it_is:
-            kept = self._kept(kept)
-        if kept.untyped_storage().nbytes() > kept.nbytes:
-            kept = kept.clone()  # a view would keep alive all that it looks into
+                kept = kept.clone() if kept.is_inference() else self._alone(kept)
         new[number] = kept, kept._version
         if number == self._stop_at:
             self._end(None, (), None)
@@ -188,6 +170,13 @@ class Activations(Mapping):
             return pinned.copy_(hidden, non_blocking=True)
         return hidden.to(self._to, copy=True)
 
+    def _alone(self, hidden: Tensor) -> Tensor:
+        """Cut off from what it was computed from, if asked, and from what it is a view of."""
+        if self._detach and hidden.requires_grad:
+            hidden = hidden.detach()
+        is_part = hidden.untyped_storage().nbytes() > hidden.nbytes
+        return hidden.clone() if is_part else hidden
+
     def _pick(self, seq: int) -> Tensor | slice:
         """The columns to keep of `seq`: (batch or 1, positions), or a slice that all rows share."""
         if self._positions != "last":
@@ -208,7 +197,11 @@ class Activations(Mapping):
 
     def _end(self, owner: nn.Module | None, args: tuple, output: object) -> None:
         """A pass is complete: only now does what it recorded count."""
-        self._passes.append(self._new)
+        for number, parts in self._parts.items():
+            kept, version = self._new.get(number, (None, 0))
+            parts.append(None if kept is None else self._alone(kept))
+            if kept is not None and kept._version != version:
+                self._changed.add(number)
         self._tokens += self._seq or 0
         values = output.values() if isinstance(output, Mapping) else output
         left = values if isinstance(values, Iterable) and not isinstance(values, Tensor) else ()
