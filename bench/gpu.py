@@ -48,6 +48,15 @@ SIZES = {
         "num_attention_heads": 32,
         "num_key_value_heads": 8,
         "max_position_embeddings": 131072,
+        "rms_norm_eps": 1e-5,
+        "rope_theta": 500000.0,
+        "rope_scaling": {
+            "rope_type": "llama3",
+            "factor": 8.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 8192,
+        },
         "tie_word_embeddings": False,
     },
     "tiny": {
@@ -111,12 +120,17 @@ def measure(size: str, folder: Path, tokens: int, repeats: int, device: torch.de
 
     line("load the model", f"{seconds:.1f} s")
     ids = torch.randint(model.config.vocab_size, (1, tokens), device=device)
+    many = ids.expand(16, -1)
     timings = {
         "bare forward pass": lambda: model(input_ids=ids, use_cache=False),
         "with all layers recorded": lambda: record(model, ids),
         "with all layers recorded, to the host": lambda: record(model, ids, to="cpu"),
         "one DoLa step": lambda: dola_step(model, ids),
         "patching sweep, one position, all layers": lambda: patching_sweep(model, ids),
+        "16 prompts, bare forward pass": lambda: model(input_ids=many, use_cache=False),
+        "16 prompts, all layers read, last position": lambda: read_activations(
+            model, many, positions="last", to="cpu"
+        ),
     }
     for what, function in timings.items():
         reset_peak(device)

@@ -78,6 +78,14 @@ def own_hooks() -> list[str]:
     return names
 
 
+def gpu_bytes() -> int:
+    """The most that was allocated on CUDA GPUs since the kernel began."""
+    torch = sys.modules.get("torch")
+    if not torch or not torch.cuda.is_available():
+        return 0
+    return sum(map(torch.cuda.max_memory_allocated, range(torch.cuda.device_count())))
+
+
 def move_controls() -> int:
     """Moves every control to its ends and through its options; gives how often that was.
 

@@ -42,6 +42,7 @@ class Report:
     wrong: dict[int, dict[str, str]] = field(default_factory=dict)  # by the wrong answer's source
     moves: int = 0
     seconds: float = 0.0
+    gpu_bytes: int = 0  # the most that was allocated on a CUDA GPU
 
 
 def run_once(path: Path, **environment: str) -> Report:
@@ -82,6 +83,7 @@ async def _run(path: Path, *, twice: bool, environment: dict[str, str]) -> Repor
             if client.swallowed:
                 text = "\n".join(client.swallowed)
                 report.problems.append(f"a control was moved and raised:\n{COLOURS.sub('', text)}")
+            report.gpu_bytes = await _probe(client, "gpu_bytes()")
             hooks = await _probe(client, "own_hooks()")
             if hooks:
                 report.problems.append(f"hooks left on a model at the end: {', '.join(hooks)}")

@@ -690,13 +690,30 @@ def test_half_precision(model, dtype):
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 def test_copies_from_the_gpu(llama):
-    llama, ids = llama.cuda(), random_ids().cuda()
+    llama, ids = build("llama").cuda(), random_ids().cuda()
+    expected = hidden_states(llama, ids)[2].cpu()
     with torch.no_grad(), record_activations(llama, to="cpu") as activations:
         llama(ids)
-        assert torch.equal(activations[2], hidden_states(llama, ids)[2].cpu())
+        assert torch.equal(activations[2], expected)
         llama(ids)
     assert activations[2].device.type == "cpu" and activations[2].is_pinned()
-    assert torch.equal(activations[2], hidden_states(llama, ids)[2].cpu())
+    assert torch.equal(activations[2], expected)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.parametrize("positions", [None, [0, -1]])
+def test_what_the_gpu_changes_in_place_is_copied_before(positions):
+    """The copy may be late: the layer's output is zeroed right after it was recorded."""
+    llama = build("llama").cuda()
+    ids = torch.randint(3, 90, (64, 96), generator=torch.Generator().manual_seed(0)).cuda()
+    expected = hidden_states(llama, ids)[1].cpu()
+    expected = expected if positions is None else expected[:, positions]
+    for _ in range(20):
+        with torch.no_grad(), record_activations(llama, 1, positions=positions, to="cpu") as kept:
+            zero = find_decoder_layers(llama)[0].register_forward_hook(lambda *a: a[-1].zero_())
+            llama(ids)
+            zero.remove()
+        assert torch.equal(kept[1], expected)
 
 
 # -- stopping early, and reading without logits ----------------------------------------------

@@ -71,7 +71,9 @@ def _before_first(function: Callable, width: int | None, depth: int) -> Callable
             return None
         key = None if args else "hidden_states" if "hidden_states" in kwargs else [*kwargs][0]
         hidden = args[0] if args else kwargs[key]
-        new = function(0, _checked(0, hidden, width))
+        if not isinstance(hidden, Tensor) or hidden.dim() != 3 or hidden.shape[2] != width:
+            _check(0, hidden, width)
+        new = function(0, hidden)
         if new is not None:
             return ((new, *args[1:]), kwargs) if args else (args, {**kwargs, key: new})
 
@@ -86,20 +88,21 @@ def _after(number: int, function: Callable, width: int | None, depth: int) -> Ca
             return None
         # Llama's layers return a tensor, GPT-J's a tuple that begins with it, GPT's a list.
         is_many = type(output) in (tuple, list)
-        new = function(number, _checked(number, output[0] if is_many else output, width))
+        hidden = output[0] if is_many else output
+        if not isinstance(hidden, Tensor) or hidden.dim() != 3 or hidden.shape[2] != width:
+            _check(number, hidden, width)
+        new = function(number, hidden)
         if new is not None:
             return type(output)([new, *output[1:]]) if is_many else new
 
     return after
 
 
-def _checked(number: int, hidden: object, width: int | None) -> Tensor:
-    if isinstance(hidden, Tensor):
-        shape = hidden.shape
-        if len(shape) == 3 and width in (None, shape[2]):
-            return hidden
-    given = f"shape {tuple(shape)}" if isinstance(hidden, Tensor) else type(hidden).__name__
-    raise ValueError(NO_STREAM.format(f"layer {number} gives {given}"))
+def _check(number: int, hidden: object, width: int | None) -> None:
+    is_tensor = isinstance(hidden, Tensor)
+    if not is_tensor or hidden.dim() != 3 or width not in (None, hidden.shape[2]):
+        given = f"shape {tuple(hidden.shape)}" if is_tensor else type(hidden).__name__
+        raise ValueError(NO_STREAM.format(f"layer {number} gives {given}"))
 
 
 _depth: ContextVar[int] = ContextVar("asides around this forward pass", default=0)

@@ -29,7 +29,7 @@ class Activations(Mapping):
         self._changed: set[int] = set()  # layers that something changed in place
         self._first = self._tokens = 0  # place of the first token recorded, how many there are
         self._left: list[tuple] = []  # the caches that the last pass left
-        self._copying: set[torch.device] = set()
+        self._copying: dict[torch.device, torch.cuda.Stream] = {}
         self._new: dict[int, tuple[Tensor, int]] | None = None  # this pass; None between passes
         self._seq = self._mask = None  # tokens and mask of this pass, where its inputs tell
         self._columns: Tensor | slice | None = None  # what is kept of this pass
@@ -164,11 +164,23 @@ class Activations(Mapping):
         if self._to is None:
             return hidden
         if hidden.is_cuda and torch.device(self._to).type == "cpu":
-            # Into pinned memory the GPU copies while the CPU goes on; reading waits for it.
-            self._copying.add(hidden.device)
+            return self._to_host(hidden)
+        return hidden.to(self._to, copy=True)
+
+    def _to_host(self, hidden: Tensor) -> Tensor:
+        """Into pinned memory, while CPU and GPU go on; reading waits for it.
+
+        On a stream of its own, as the GPU does the work of one stream in order. What is copied is a
+        copy on the GPU, since `hidden` itself may be changed in place before its turn comes.
+        """
+        stream = self._copying.get(hidden.device) or torch.cuda.Stream(hidden.device)
+        self._copying[hidden.device] = stream
+        hidden = hidden.clone()
+        hidden.record_stream(stream)  # its memory is not used again until the stream is done
+        stream.wait_stream(torch.cuda.current_stream(hidden.device))
+        with torch.cuda.stream(stream):
             pinned = torch.empty(hidden.shape, dtype=hidden.dtype, pin_memory=True)
             return pinned.copy_(hidden, non_blocking=True)
-        return hidden.to(self._to, copy=True)
 
     def _alone(self, hidden: Tensor) -> Tensor:
         """Cut off from what it was computed from, if asked, and from what it is a view of."""
@@ -217,7 +229,7 @@ class Activations(Mapping):
 
     def _finish_copies(self) -> None:
         while self._copying:
-            torch.cuda.synchronize(self._copying.pop())
+            self._copying.popitem()[1].synchronize()
 
 
 class Stop(Exception):
