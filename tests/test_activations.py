@@ -705,7 +705,7 @@ def test_copies_from_the_gpu(llama):
 def test_what_the_gpu_changes_in_place_is_copied_before(positions):
     """The copy may be late: the layer's output is zeroed right after it was recorded."""
     llama = build("llama").cuda()
-    ids = torch.randint(3, 90, (64, 96), generator=torch.Generator().manual_seed(0)).cuda()
+    ids = torch.randint(3, 90, (1024, 96), generator=torch.Generator().manual_seed(0)).cuda()
     expected = hidden_states(llama, ids)[1].cpu()
     expected = expected if positions is None else expected[:, positions]
     for _ in range(20):
