@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from .decoder_layers import find_decoder_layers, locate
-from .layer_hooks import hooked_layers
+from .layer_hooks import check_stream, hooked_layers
 from .recorder import Activations, Stop, parameters
 
 __all__ = [
@@ -69,20 +69,20 @@ def record_activations(
     where = locate(model)
     numbers = _layer_numbers(layers, len(where.layers))
     positions = _checked_positions(positions)
-    if positions != "last" and "input_ids" in parameters(type(where.owners[-1])):
-        # The inner part is told how many tokens there are; only the mask may be kept from it.
-        where = where._replace(owners=where.owners[-1:])
+    # The inner part is told how many tokens there are; only the mask may be kept from it.
+    is_told = positions != "last" and "input_ids" in parameters(type(where.owners[-1]))
     activations = Activations(
         numbers,
-        outermost=id(where.owners[0]),
+        outermost=id(where.owners[-1 if is_told else 0]),
         last=len(where.layers),
+        width=where.width,
         positions=positions,
         to=to,
         dtype=dtype,
         detach=detach,
         stop_at=max(numbers) if stop else None,
     )
-    around = activations._note, activations._start, activations._end
+    around = None if is_told else activations._note, activations._start, activations._end
     try:
         with hooked_layers(where, dict.fromkeys(numbers, activations._add), *around):
             yield activations
@@ -144,6 +144,7 @@ def edit_activations(
     functions = dict(zip(numbers, edits.values()))
 
     def edit(number: int, hidden: Tensor) -> Tensor:
+        check_stream(number, hidden, where.width)
         new = functions[number](hidden)
         given, wanted = (
             f"{tuple(t.shape)}, {t.dtype}, {t.device}" if isinstance(t, Tensor) else repr(t)

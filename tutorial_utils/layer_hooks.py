@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from unittest import mock
 
@@ -32,26 +32,24 @@ def hooked_layers(
 
     A tensor of shape (batch, seq, hidden) that the function returns takes the place of `hidden`;
     None changes nothing. `start` and `end` are hooks before and after the last of `where.owners`,
-    which runs the layers, `note` is one before each of the others.
-
-    Raises ValueError inside the forward pass where the stream has another shape.
+    which runs the layers, `note` is one before each of the others. What `hidden` is, is for the
+    function to check: see `check_stream`.
     """
     handles, layers, depth = [], list(where.layers), _depth.get()
     try:
+        for part in where.owners[:-1] if note is not None else ():
+            hook = _at_depth(depth, note)
+            handles.append(part.register_forward_pre_hook(hook, with_kwargs=True))
         if start is not None:
-            *outer, owner = where.owners
-            for part in outer:
-                hook = _at_depth(depth, note)
-                handles.append(part.register_forward_pre_hook(hook, with_kwargs=True))
-            hook = _at_depth(depth, start)
+            owner, hook = where.owners[-1], _at_depth(depth, start)
             handles.append(owner.register_forward_pre_hook(hook, with_kwargs=True))
             handles.append(owner.register_forward_hook(_at_depth(depth, end)))
         for number, function in functions.items():
             if number == 0:
-                hook = _before_first(function, where.width, depth)
+                hook = _before_first(function, depth)
                 handles.append(layers[0].register_forward_pre_hook(hook, with_kwargs=True))
             else:
-                hook = _after(number, function, where.width, depth)
+                hook = _after(number, function, depth)
                 handles.append(layers[number - 1].register_forward_hook(hook))
         _stop_compiling()
         try:
@@ -63,7 +61,7 @@ def hooked_layers(
             handle.remove()
 
 
-def _before_first(function: Callable, width: int | None, depth: int) -> Callable:
+def _before_first(function: Callable, depth: int) -> Callable:
     """A hook for layer 0, which is what goes into the first decoder layer."""
 
     def before(module: nn.Module, args: tuple, kwargs: dict):
@@ -71,8 +69,6 @@ def _before_first(function: Callable, width: int | None, depth: int) -> Callable
             return None
         key = None if args else "hidden_states" if "hidden_states" in kwargs else [*kwargs][0]
         hidden = args[0] if args else kwargs[key]
-        if not isinstance(hidden, Tensor) or hidden.dim() != 3 or hidden.shape[2] != width:
-            _check(0, hidden, width)
         new = function(0, hidden)
         if new is not None:
             return ((new, *args[1:]), kwargs) if args else (args, {**kwargs, key: new})
@@ -80,7 +76,7 @@ def _before_first(function: Callable, width: int | None, depth: int) -> Callable
     return before
 
 
-def _after(number: int, function: Callable, width: int | None, depth: int) -> Callable:
+def _after(number: int, function: Callable, depth: int) -> Callable:
     """A hook for layer i, which is what comes out of the ith decoder layer."""
 
     def after(module: nn.Module, args: tuple, output: object):
@@ -88,17 +84,15 @@ def _after(number: int, function: Callable, width: int | None, depth: int) -> Ca
             return None
         # Llama's layers return a tensor, GPT-J's a tuple that begins with it, GPT's a list.
         is_many = type(output) in (tuple, list)
-        hidden = output[0] if is_many else output
-        if not isinstance(hidden, Tensor) or hidden.dim() != 3 or hidden.shape[2] != width:
-            _check(number, hidden, width)
-        new = function(number, hidden)
+        new = function(number, output[0] if is_many else output)
         if new is not None:
             return type(output)([new, *output[1:]]) if is_many else new
 
     return after
 
 
-def _check(number: int, hidden: object, width: int | None) -> None:
+def check_stream(number: int, hidden: object, width: int | None) -> None:
+    """Raise ValueError if this is not the residual stream of a model of this hidden size."""
     is_tensor = isinstance(hidden, Tensor)
     if not is_tensor or hidden.dim() != 3 or width not in (None, hidden.shape[2]):
         given = f"shape {tuple(hidden.shape)}" if is_tensor else type(hidden).__name__
@@ -124,24 +118,25 @@ def _at_depth(depth: int, hook: Callable) -> Callable:
 
 # A graph made before does not see hooks put in later, so compiled code runs as plain Python while
 # a block is open. The setting is one for the whole process: the last block to end undoes it.
-_lock, _blocks, _uncompiled = threading.Lock(), [], ExitStack()
+_lock, _blocks, _uncompiled = threading.Lock(), [], []
 
 
 def _stop_compiling() -> None:
     with _lock:
         if not _blocks:
             if hasattr(torch.compiler, "set_stance"):  # from torch 2.6 on
-                _uncompiled.push(torch.compiler.set_stance("force_eager"))
+                _uncompiled.append(torch.compiler.set_stance("force_eager"))  # holds from here on
             elif "torch._dynamo.eval_frame" in sys.modules:  # else nothing has been compiled
-                _uncompiled.enter_context(_compiled_code_left_out())
+                _uncompiled.append(_compiled_code_left_out())
+                _uncompiled[0].__enter__()
         _blocks.append(None)
 
 
 def _compile_again() -> None:
     with _lock:
         _blocks.pop()
-        if not _blocks:
-            _uncompiled.close()
+        if not _blocks and _uncompiled:
+            _uncompiled.pop().__exit__(None, None, None)
 
 
 def _compiled_code_left_out() -> AbstractContextManager:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from .decoder_layers import DecoderLayers, locate
-from .layer_hooks import aside, hooked_layers
+from .layer_hooks import aside, check_stream, hooked_layers
 
 NO_LENS = (
     "the logits of {} are made of more than the residual stream of its last layer, so that no "
@@ -58,9 +58,14 @@ def _last_steps(model: nn.Module, where: DecoderLayers, rows: Tensor, tokens: li
     """Run the model on prompts of one token each, with `rows` in place of layer n's output."""
     ids = torch.tensor(tokens, device=model.device)[:, None]
     mask = torch.ones_like(ids)  # or a model may warn that token 0 is its padding
-    # `to` brings the rows to the device and the dtype of the stream of the model's last layer.
-    last = {len(where.layers): lambda number, stream: rows.to(stream)}
-    with aside(), hooked_layers(where, last):
+
+    def put_in(number: int, stream: Tensor) -> Tensor:
+        check_stream(number, stream, where.width)
+        return rows.to(
+            stream
+        )  # to the device and the dtype of the stream of the model's last layer
+
+    with aside(), hooked_layers(where, {len(where.layers): put_in}):
         logits = getattr(model(input_ids=ids, attention_mask=mask, use_cache=False), "logits", None)
     if logits is None or logits.shape[:-1].numel() != len(rows):
         given = "no logits" if logits is None else f"logits of shape {tuple(logits.shape)}"

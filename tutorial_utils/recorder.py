@@ -15,13 +15,14 @@ import torch
 from torch import Tensor, nn
 
 from .decoder_layers import NO_STREAM
+from .layer_hooks import check_stream
 
 
 class Activations(Mapping):
     """What was recorded: {layer number: tensor (batch, seq, hidden)}."""
 
-    def __init__(self, numbers, outermost, last, positions, to, dtype, detach, stop_at):
-        self._numbers, self._outermost = numbers, outermost
+    def __init__(self, numbers, outermost, last, width, positions, to, dtype, detach, stop_at):
+        self._numbers, self._outermost, self._width = numbers, outermost, width
         self._last, self._stop_at = last, stop_at
         self._positions, self._to, self._dtype, self._detach = positions, to, dtype, detach
         # One tensor for each pass, joined when read; None where a pass left the layer out.
@@ -32,6 +33,7 @@ class Activations(Mapping):
         self._copying: dict[torch.device, torch.cuda.Stream] = {}
         self._new: dict[int, tuple[Tensor, int]] | None = None  # this pass; None between passes
         self._seq = self._mask = None  # tokens and mask of this pass, where its inputs tell
+        self._shape: torch.Size | None = None  # of the last layer seen in this pass
         self._columns: Tensor | slice | None = None  # what is kept of this pass
         self._given: list = []  # of what this pass was given, what may be a cache
         self._as_it_is = positions is None and to is None and dtype is None
@@ -90,7 +92,7 @@ class Activations(Mapping):
     def _start(self, owner: nn.Module, args: tuple, kwargs: dict) -> None:
         """A pass through the layers begins: does it go on where the last one stopped?"""
         self._note(owner, args, kwargs)
-        self._new, self._columns = {}, None
+        self._new, self._columns, self._shape = {}, None, None
         if self._positions is not None and self._seq is not None:
             self._columns = self._pick(self._seq)
         self._given = _objects((*args, *kwargs.values()))
@@ -131,11 +133,8 @@ class Activations(Mapping):
             return
         if number in new:
             raise ValueError(NO_STREAM.format(f"layer {number} ran twice in one forward pass"))
-        if self._seq is None:
-            self._seq = hidden.shape[1]
-        elif hidden.shape[1] != self._seq:
-            shape = f"layer {number} has shape {tuple(hidden.shape)} for {self._seq} tokens"
-            raise ValueError(NO_STREAM.format(shape))
+        if getattr(hidden, "shape", None) != self._shape:  # once a pass, mostly
+            self._check(number, hidden)
         kept = hidden
         if not self._as_it_is or hidden.is_inference():
             # A tensor made under inference_mode can never train a probe: keep a normal one.
@@ -147,6 +146,15 @@ class Activations(Mapping):
         if number == self._stop_at:
             self._end(None, (), None)
             raise Stop(self)
+
+    def _check(self, number: int, hidden: object) -> None:
+        check_stream(number, hidden, self._width)
+        if self._seq is None:
+            self._seq = hidden.shape[1]
+        elif hidden.shape[1] != self._seq:
+            shape = f"layer {number} has shape {tuple(hidden.shape)} for {self._seq} tokens"
+            raise ValueError(NO_STREAM.format(shape))
+        self._shape = hidden.shape
 
     def _kept(self, hidden: Tensor) -> Tensor:
         """The chosen positions, of the type and in the place asked for."""
@@ -215,15 +223,13 @@ class Activations(Mapping):
             if kept is not None and kept._version != version:
                 self._changed.add(number)
         self._tokens += self._seq or 0
-        values = output.values() if isinstance(output, Mapping) else output
-        left = values if isinstance(values, Iterable) and not isinstance(values, Tensor) else ()
-        left = [*_objects(left), *filter(_is_cache, self._given)]
-        pairs = [(_identity(value), _state(value)) for value in left]
-        self._left = [
-            (weakref.ref(known), weakref.ref(state))
-            for known, state in pairs
-            if known is not None and state is not None
-        ]
+        values = output.values() if isinstance(output, dict) else output
+        left = _objects(values) if type(values) is not Tensor and values is not None else []
+        self._left = []
+        for value in (*left, *filter(_is_cache, self._given)):
+            known, state = _identity(value), _state(value)
+            if known is not None and state is not None:
+                self._left.append((weakref.ref(known), weakref.ref(state)))
         self._new = self._seq = self._mask = None
         self._given = []
 
