@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import random
 import resource
 import shutil
 import statistics
@@ -21,6 +22,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 
@@ -76,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--size", choices=[*SIZES, "shipped"], help="by default 8b, then shipped")
     parser.add_argument("--tokens", type=int, default=512, help="in the prompt, at most (512)")
-    parser.add_argument("--repeats", type=int, default=10, help="of each measurement (10)")
+    parser.add_argument("--repeats", type=int, default=30, help="of each measurement (30)")
     options = parser.parse_args(arguments)
     device = pick_device()
     sizes = [options.size] if options.size else ["8b", "shipped"]
@@ -105,36 +107,54 @@ def what_is_lacking(device: torch.device) -> str:
 
 
 def measure(size: str, folder: Path, tokens: int, repeats: int, device: torch.device) -> None:
-    """Print one table, each line as soon as it is known."""
+    """Print a table: each round runs everything once, in an order drawn anew."""
     reset_peak(device)
     started = perf_counter()
     model, _ = load_model(folder)
     wait(device)
-    seconds = perf_counter() - started
+    seconds, loaded = perf_counter() - started, peak_bytes(device)
     tokens = min(tokens, model.config.max_position_embeddings)
     print(f"\n{size}: {model.num_parameters():,} parameters, {tokens} tokens\n")
-    print("| what | time | memory at its peak |\n|---|---|---|")
-
-    def line(what: str, time: str) -> None:
-        print(f"| {what} | {time} | {peak_bytes(device) / 1e9:.2f} GB |", flush=True)
-
-    line("load the model", f"{seconds:.1f} s")
     ids = torch.randint(model.config.vocab_size, (1, tokens), device=device)
+    functions = things_to_measure(model, ids)
+    peaks, rounds = {}, []
+    with torch.no_grad():
+        for what, function in functions.items():  # this is the warm-up too
+            reset_peak(device)
+            milliseconds(function, device)
+            peaks[what] = peak_bytes(device)
+        for _ in range(repeats):
+            order = random.sample(list(functions), len(functions))
+            rounds.append({what: milliseconds(functions[what], device) for what in order})
+    print("| what | ms, median (quartiles) | against the bare pass | memory at its peak |")
+    print("|---|---|---|---|")
+    print(f"| load the model | {1000 * seconds:,.0f} | | {loaded / 1e9:.2f} GB |")
+    quartiles = partial(statistics.quantiles, n=4, method="inclusive")
+    for what, peak in peaks.items():
+        low, middle, high = quartiles([one[what] for one in rounds])
+        ratio = statistics.median(one[what] / one["bare forward pass"] for one in rounds)
+        cells = f"{middle:.1f} ({low:.1f}–{high:.1f}) | {ratio:.2f} | {peak / 1e9:.2f} GB"
+        print(f"| {what} | {cells} |", flush=True)
+
+
+def things_to_measure(model: PreTrainedModel, ids: torch.Tensor) -> dict[str, Callable]:
     many = ids.expand(16, -1)
-    timings = {
-        "bare forward pass": lambda: model(input_ids=ids, use_cache=False),
+
+    def bare() -> object:
+        return model(input_ids=ids, use_cache=False)
+
+    return {
+        "bare forward pass": bare,
+        "the same again": bare,
         "with all layers recorded": lambda: record(model, ids),
         "with all layers recorded, to the host": lambda: record(model, ids, to="cpu"),
         "one DoLa step": lambda: dola_step(model, ids),
         "patching sweep, one position, all layers": lambda: patching_sweep(model, ids),
         "16 prompts, bare forward pass": lambda: model(input_ids=many, use_cache=False),
-        "16 prompts, all layers read, last position": lambda: read_activations(
+        "16 prompts, last position of all layers read, to the host": lambda: read_activations(
             model, many, positions="last", to="cpu"
         ),
     }
-    for what, function in timings.items():
-        reset_peak(device)
-        line(what, f"{median_ms(function, device, repeats):.1f} ms")
 
 
 @contextmanager
@@ -194,21 +214,17 @@ def patching_sweep(model: PreTrainedModel, ids: torch.Tensor) -> torch.Tensor:
             return hidden
 
         with edit_activations(model, {layer: patch}):
-            results.append(model(input_ids=ids, use_cache=False).logits[:, -1])
+            logits = model(input_ids=ids, use_cache=False).logits
+            results.append(logits[:, -1].clone())  # a view would keep the logits of all positions
     return torch.stack(results)  # (layer, batch, vocab)
 
 
-def median_ms(function: Callable[[], object], device: torch.device, repeats: int) -> float:
-    times = []
-    with torch.no_grad():
-        function()  # the first run is slower
-        for _ in range(repeats):
-            wait(device)
-            started = perf_counter()
-            function()
-            wait(device)
-            times.append(perf_counter() - started)
-    return 1000 * statistics.median(times)
+def milliseconds(function: Callable[[], object], device: torch.device) -> float:
+    wait(device)
+    started = perf_counter()
+    function()
+    wait(device)
+    return 1000 * (perf_counter() - started)
 
 
 def wait(device: torch.device) -> None:
