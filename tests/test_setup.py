@@ -296,8 +296,28 @@ def test_every_pin_is_in_its_range_on_every_python(python):
 def test_conda_gets_the_same_as_pip():
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())
     python, pip, by_pip = environment["dependencies"]
-    assert re.fullmatch(r"python=3\.1[0-9]", python) and pip == "pip"
+    assert environment["channels"] == ["conda-forge"] and pip == "pip"
+    # Binder and the dev container have the same Python.
+    assert python.replace("=", "-") == (ROOT / ".binder/runtime.txt").read_text().strip()
+    assert f'"{python.replace("=", ":")}-' in (ROOT / ".devcontainer/devcontainer.json").read_text()
+    minor = int(re.fullmatch(r"python=3\.(\d+)", python)[1])
+    project = (ROOT / "pyproject.toml").read_text()
+    assert minor >= int(re.search(r'^requires-python = ">=3\.(\d+)"', project, re.M)[1])
+    # conda and mamba write this list to a file in this folder, which pip then reads.
     assert by_pip == {"pip": ["-r requirements.txt", "-c constraints.txt"]}
+    readme = (ROOT / "README.md").read_text()
+    assert f"\npip install {' '.join(by_pip['pip'])}\n" in readme
+
+
+def test_what_is_said_of_conda_fits_its_file():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    for name in ["README.md", "environment.yml"]:
+        text = (ROOT / name).read_text()
+        assert set(re.findall(r"conda env create -f ([\w./]+)", text)) == {"environment.yml"}
+        assert set(re.findall(r"conda activate (\w+)", text)) == {environment["name"]}
+        lessons = re.findall(r"jupyter lab (notebooks/[\w.]+)", text)
+        assert lessons and all((ROOT / lesson).is_file() for lesson in lessons)
+        assert f"PIP_EXTRA_INDEX_URL={choose_torch.CPU_INDEX}`" in text
 
 
 # The package
