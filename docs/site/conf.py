@@ -32,6 +32,7 @@ html_theme_options = {
     "show_toc_level": 2,
     "use_download_button": False,
 }
+html_context = {"default_mode": "auto"}  # or the theme logs an error in each browser
 html_static_path = [str(ROOT / "build" / "site-source" / "_static")]
 html_css_files = ["site.css"]
 html_copy_source = html_show_sourcelink = html_show_sphinx = False
