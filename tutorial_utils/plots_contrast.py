@@ -60,7 +60,7 @@ def _draw_divergence(axes: Axes, divergence: Mapping, picked: int, candidates: C
     axes.text(divergence[picked], picked, " picked", va="center", fontsize=9)
     layers = list(divergence)
     axes.set_yticks(layers[:: -(-len(layers) // 17)])
-    axes.set(xlabel="divergence in bits", ylabel="layer (hatched: no candidate)")
+    axes.set(xlabel="divergence in bits", ylabel="layer (hatched: not a candidate)")
     axes.set_xlim(0, 1.3 * max(*divergence.values(), 1e-6))
     axes.spines[["top", "right"]].set_visible(False)
 
