@@ -1,6 +1,7 @@
 """Starts JupyterLab on the first lesson and prints the address to open. `make lab` calls it."""
 
 import os
+import re
 import secrets
 import sys
 from pathlib import Path
@@ -24,12 +25,26 @@ def options(token: str) -> list[str]:
         "LabApp.default_url": "/lab/tree/notebooks/00_start_here.ipynb",
         "IdentityProvider.token": token,
     }
+    if codespace := codespace_address("PORT"):  # what the browser calls this machine
+        any_port = re.escape(codespace).replace("PORT", r"\d+")
+        settings["ServerApp.allow_origin_pat"] = f"{any_port}$"
+        settings["ServerApp.allow_remote_access"] = True
     return [f"--{name}={value}" for name, value in settings.items()]
 
 
+def codespace_address(port: int | str) -> str:
+    """Where a GitHub codespace forwards this port to; empty anywhere else."""
+    name = os.environ.get("CODESPACE_NAME")
+    domain = os.environ.get("GITHUB_CODESPACES_PORT_FORWARDING_DOMAIN")
+    return f"https://{name}-{port}.{domain}" if name and domain else ""
+
+
 def print_address(server: ServerApp, token: str) -> None:
-    everywhere = server.ip in ("", "*", "0.0.0.0", "::")
+    codespace = codespace_address(server.port)
+    everywhere = server.ip in ("", "*", "0.0.0.0", "::") and not codespace
     url = urlsplit(server.local_url if everywhere else server.public_url)  # ends in ?token=...
+    if codespace:
+        url = url._replace(scheme="https", netloc=urlsplit(codespace).netloc)
     address = url._replace(query=f"token={token}").geturl()
     print(f"\nOpen this address in a browser:\n\n    {address}\n")
     if everywhere:

@@ -12,6 +12,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -21,10 +22,14 @@ sys.path.insert(0, str(ROOT / "scripts"))
 import lab  # noqa: E402
 
 NO_DISPLAY = {"DISPLAY": "", "WAYLAND_DISPLAY": ""}
+CODESPACE = {
+    "CODESPACE_NAME": "octo-lamp-x7",
+    "GITHUB_CODESPACES_PORT_FORWARDING_DOMAIN": "app.github.dev",
+}
 
 
 def options(monkeypatch: pytest.MonkeyPatch, **environment: str) -> set[str]:
-    for name in ["IP", "PORT", *NO_DISPLAY]:
+    for name in ["IP", "PORT", *NO_DISPLAY, *CODESPACE]:
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
@@ -51,6 +56,24 @@ def test_opens_a_browser_only_where_there_is_a_display(monkeypatch):
     assert "--ServerApp.open_browser=True" in options(monkeypatch, DISPLAY=":0")
 
 
+def test_in_a_codespace_the_address_that_it_forwards_is_let_in_and_no_other(monkeypatch, capsys):
+    assert not [
+        option for option in options(monkeypatch) if "allow_" in option and "root" not in option
+    ]
+    there = options(monkeypatch, **CODESPACE)
+    assert "--ServerApp.allow_remote_access=True" in there
+    (pattern,) = [
+        o.partition("=")[2] for o in there if o.startswith("--ServerApp.allow_origin_pat")
+    ]
+    address = "https://octo-lamp-x7-8889.app.github.dev"
+    assert re.match(pattern, address)
+    for other in ["https://octo-lamp-y8-8889.app.github.dev", address + ".evil.example", "null"]:
+        assert not re.match(pattern, other)
+    url = "http://127.0.0.1:8889/lab/tree/a.ipynb?token=..."
+    lab.print_address(SimpleNamespace(ip="127.0.0.1", port=8889, public_url=url), "a-token")
+    assert f"    {address}/lab/tree/a.ipynb?token=a-token\n" in capsys.readouterr().out
+
+
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[str]:
     """The address that a real server prints, for a user whose own settings turn the token off."""
@@ -63,7 +86,8 @@ def server(tmp_path: Path) -> Iterator[str]:
         taken.listen()
         environment = {**os.environ, **NO_DISPLAY, "PORT": str(taken.getsockname()[1])}
         environment |= {"HOME": str(tmp_path), "IP": "127.0.0.1"}
-        environment.pop("JUPYTER_TOKEN", None)
+        for name in ["JUPYTER_TOKEN", *CODESPACE]:
+            environment.pop(name, None)
         log = tmp_path / "log.txt"
         with log.open("w") as file:
             command = [sys.executable, ROOT / "scripts/lab.py"]
