@@ -22,7 +22,6 @@ from tutorial_utils.widgets import (
     explore_softmax,
     explore_tokens,
     message_line,
-    png,
     step_decoding,
 )
 from tutorial_utils.widgets_decoding import continuation_html
@@ -93,12 +92,6 @@ def test_an_explorer_says_in_one_line_what_it_does():
     assert len(repr(Explorer([], "x" * 75))) <= 110  # ipywidgets cuts there
     with pytest.raises(ValueError, match="76 characters, at most 75 fit"):
         Explorer([], "x" * 76)
-
-
-def test_png_is_a_png():
-    from matplotlib.figure import Figure
-
-    assert png(Figure(figsize=(1, 1))).startswith(b"\x89PNG")
 
 
 # The layer picker.

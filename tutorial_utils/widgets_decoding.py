@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from .decoding import encode, filter_logits, token_strings
 from .html_views import MONO, PALE, number, probability, visible
 from .token_views import Continuation, continue_prompt
-from .widgets_shared import Explorer, errors_shown, message_line
+from .widgets_shared import Explorer, errors_shown, message_line, tell_mistake
 
 STRATEGIES = {
     "greedy": {"top_k": 1},
@@ -83,8 +83,8 @@ class _Stepper:
         with errors_shown(self.message, "The model reads the prompt …"):
             try:
                 encode(self.model, self.tokenizer, self.prompt.value)
-            except ValueError as error:  # empty or too long: the reader's to mend, no fault of ours
-                self.message.value = html.escape(f"{error}.".capitalize())
+            except ValueError as error:  # empty or too long
+                tell_mistake(self.message, error)
             else:
                 self.steps.append(self.read())
             self.show()

@@ -28,6 +28,7 @@ from .widgets_shared import (
     errors_shown,
     message_line,
     prompt_field,
+    readable,
     token_options,
 )
 
@@ -107,9 +108,8 @@ def explore_lens(
 
     def read(_: object) -> None:
         nonlocal view
-        with errors_shown(message):
-            if not text.value:
-                message.value = "Type a prompt and press Enter."
+        with errors_shown(message, "The model reads the prompt …"):
+            if not readable(model, tokenizer, text.value, message):
                 return
             view = read_lens(model, tokenizer, text.value)
             show_table()

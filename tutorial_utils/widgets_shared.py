@@ -6,14 +6,14 @@ Only ipywidgets that versions 7.7 and 8 both have, and no JavaScript of our own.
 from __future__ import annotations
 
 import html
-import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import ipywidgets as widgets
 import traitlets
-from matplotlib.figure import Figure
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from .decoding import encode
 from .html_views import visible
 
 
@@ -64,16 +64,32 @@ def prompt_field(prompt: str) -> widgets.Text:
     )
 
 
+def readable(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: str,
+    message: widgets.HTML,
+) -> bool:
+    """Whether the model can read the prompt. If not, `message` says why: that is no error."""
+    if not prompt:
+        message.value = "Type a prompt and press Enter."
+        return False
+    try:
+        encode(model, tokenizer, prompt)
+    except ValueError as error:
+        tell_mistake(message, error)
+        return False
+    return True
+
+
+def tell_mistake(message: widgets.HTML, error: ValueError) -> None:
+    """Say what the reader has typed that cannot be used: theirs to mend, no fault of ours."""
+    message.value = html.escape(f"{error}.".capitalize())
+
+
 def token_options(tokens: Sequence[str]) -> list[tuple[str, int]]:
     """What a slider over tokens offers: the token, counted from 1, and its place from 0."""
     return [(f"{place + 1} {visible(token)}", place) for place, token in enumerate(tokens)]
-
-
-def png(figure: Figure) -> bytes:
-    """The figure as the bytes of a PNG, which `widgets.Image` swaps in without a jump."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()
 
 
 class LayerPicker(widgets.VBox):
