@@ -214,13 +214,15 @@ def steering_table(
     """HTML: each text without steering beside the one with it, and each one's loss under it.
 
     `describe` gives a word or two about a text, such as its mood, to stand beside the loss. `title`
-    stands above the steered texts. A row has room for three lines, and is as high with one.
+    stands above the steered texts. Rows are equally high, for up to three lines of text.
     """
+
+    look = "text-align: left; vertical-align: top; line-height: 1.4; padding: 2px 16px 2px 4px"
 
     def cell(text: str, loss: float) -> str:
         about = f"{html.escape(describe(text))}, " if describe else ""
         return (
-            '<td style="text-align: left; vertical-align: top; height: 4.5em">'
+            f'<td style="{look}; height: 5.8em">'
             f"{html.escape(text.strip()) or '(nothing)'}<br>"
             f"<small>{about}loss {loss:.2f} nats per token</small></td>"
         )
@@ -232,5 +234,5 @@ def steering_table(
     )
     body = "".join(f"<tr>{cell(*left)}{cell(*right)}</tr>" for left, right in rows)
     names = ("without", html.escape(title))
-    head = "".join(f'<th style="text-align: left">{name}</th>' for name in names)
+    head = "".join(f'<th style="{look}">{name}</th>' for name in names)
     return f'<table style="width: 100%; table-layout: fixed"><tr>{head}</tr>{body}</table>'

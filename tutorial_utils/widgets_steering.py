@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import ipywidgets as widgets
 from torch import Tensor
@@ -10,7 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .html_views import steering_table
 from .steering import Samples, sample_steered
-from .widgets_shared import Explorer, LayerPicker, errors_shown
+from .widgets_shared import Explorer, LayerPicker, errors_shown, in_turn, message_line, tell_mistake
 
 STORIES = 3
 
@@ -39,7 +39,7 @@ def explore_steering(
     start = widgets.Text(
         value=prompt, description="Beginning", continuous_update=False, layout=wide
     )
-    message, table = widgets.HTML(), widgets.HTML()
+    message, table = message_line(), widgets.HTML(layout=widgets.Layout(width="100%"))
     unsteered: dict[str, Samples] = {}
 
     def sample(layers: tuple[int, ...]) -> Samples:
@@ -49,19 +49,24 @@ def explore_steering(
         prompts = [start.value] * STORIES
         return sample_steered(model, tokenizer, prompts, chosen, strength.value)
 
+    @in_turn
     def redraw(_: object = None) -> None:
-        with errors_shown(message):
+        with errors_shown(message, "The model writes …"):  # a large one takes a while
             if not start.value:
                 message.value = "Type the beginning of a story."
                 return
-            message.value = "Writing…"  # a large model takes a while
             if start.value not in unsteered:  # sampled once for each beginning
+                try:
+                    plain = sample(())
+                except ValueError as error:  # too long
+                    tell_mistake(message, error)
+                    return
                 unsteered.clear()
-                unsteered[start.value] = sample(())
+                unsteered[start.value] = plain
             without = unsteered[start.value]
             steered = sample(picker.value) if picker.value and strength.value else without
-            table.value = steering_table(without, steered, describe)
-            message.value = ""
+            title = tell_steering(picker.value, strength.value)
+            table.value = steering_table(without, steered, describe, title=title)
 
     for control, trait in ((picker, "value"), (strength, "value"), (start, "value")):
         control.observe(redraw, trait)
@@ -69,3 +74,11 @@ def explore_steering(
     controls = widgets.VBox([start, strength, message])
     parts = [widgets.VBox([picker, controls]), table]
     return Explorer(parts, "pick layers and a strength, and see how the texts change")
+
+
+def tell_steering(layers: Sequence[int], strength: float) -> str:
+    """What was added where, in words."""
+    if not layers or not strength:
+        return "steered: nothing is added"
+    names = ", ".join(map(str, layers))
+    return f"steered: strength {strength:g} at layer{'s' if len(layers) > 1 else ''} {names}"
