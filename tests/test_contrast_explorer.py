@@ -24,7 +24,7 @@ from tutorial_utils import (
     top_tokens,
 )
 from tutorial_utils import widgets_contrast as module
-from tutorial_utils.html_views import number, visible
+from tutorial_utils.html_views import probability, visible
 from tutorial_utils.widgets import Explorer
 
 PROMPT = "The capital of France is"
@@ -39,7 +39,7 @@ def model_and_tokenizer(request, tmp_path_factory):
 
 def controls(explorer: Explorer) -> dict[str, widgets.Widget]:
     """The parts by what they are called here."""
-    text, picker, sliders, said, message, drawing = explorer.children
+    text, picker, sliders, message, said, drawing = explorer.children
     parts = {"Layers": picker, "said": said, "message": message, "drawing": drawing}
     return parts | {part.description: part for part in (text, *sliders.children)}
 
@@ -57,7 +57,7 @@ def check(explorer, model, tokenizer, prompt, place, candidates, alpha):
     said = controls(explorer)["said"].value
     layer, kept, (first, then) = expected(model, tokenizer, prompt, place, candidates, alpha)
     assert f"layer {layer} differs most" in said and f"{kept} token" in said
-    first, then = visible(first), visible(then)
+    first, then = visible(first, 14), visible(then, 14)
     text = f"stays «{first}»" if first == then else f"was «{first}», now «{then}»"
     assert module.html.escape(text) in said
     assert controls(explorer)["message"].value == ""  # no error, no advice
@@ -219,8 +219,10 @@ def test_the_drawing_writes_out_what_the_functions_give(model_and_tokenizer):
     result = contrast_logits(lens[max(lens)], {i: lens[i] for i in candidates})
     part = {i: "candidate" if i in candidates else "–" for i in range(max(lens))}
     part[int(result.layer)] = "◂ picked"
-    bits = {i: number(float(jensen_shannon(lens[max(lens)], lens[i]))) for i in part}
-    assert layers == [[f"layer {i}", bits[i], part[i]] for i in sorted(part, reverse=True)]
+    bits = {i: probability(float(jensen_shannon(lens[max(lens)], lens[i]))) for i in part}
+    assert layers == [
+        [f"layer {i}", bits[i].replace("&lt;", "<"), part[i]] for i in sorted(part, reverse=True)
+    ]
     before, after = lens[max(lens)].softmax(-1), result.scores.softmax(-1)
     first, then = (top_tokens(probs, tokenizer, 1)[0] for probs in (before, after))
     assert len(tokens) == module.BEST
@@ -234,7 +236,7 @@ def test_the_drawing_says_what_is_dropped_and_escapes():
         {0: 0.25, 1: 0.5}, 1, [1], [("<b>", 0.75, None), ("b", 0.2, 1.0)], "After <i>"
     )
     assert tables(drawing) == [
-        [["layer 1", "0.5", "◂ picked"], ["layer 0", "0.25", "–"]],
+        [["layer 1", "0.500", "◂ picked"], ["layer 0", "0.250", "–"]],
         [["<b>", "0.750", "dropped"], ["b", "0.200", "1.000"]],
     ]
     assert "width:25.00%" in drawing and "dashed" in drawing

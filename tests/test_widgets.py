@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+
 import ipywidgets as widgets
 import pytest
 import torch
@@ -21,6 +24,7 @@ from tutorial_utils.widgets import (
     explore_activations,
     explore_softmax,
     explore_tokens,
+    in_turn,
     message_line,
     step_decoding,
 )
@@ -92,6 +96,35 @@ def test_an_explorer_says_in_one_line_what_it_does():
     assert len(repr(Explorer([], "x" * 75))) <= 110  # ipywidgets cuts there
     with pytest.raises(ValueError, match="76 characters, at most 75 fit"):
         Explorer([], "x" * 76)
+
+
+def test_callbacks_run_in_the_thread_of_the_cells_one_after_the_other():
+    """Also when JupyterLab sends a move to another thread, in the middle of a cell."""
+    ran = []
+
+    async def cell():
+        slider = widgets.IntSlider()
+        slider.observe(
+            in_turn(lambda change: ran.append((change["new"], threading.get_ident()))), "value"
+        )
+        slider.value = 1
+        other = threading.Thread(target=lambda: setattr(slider, "value", 2))
+        other.start()
+        other.join()
+        assert len(ran) == 1, "a callback ran beside the cell"
+
+    async def kernel():
+        await cell()
+        await asyncio.sleep(0)
+
+    asyncio.run(kernel())
+    assert ran == [(1, threading.get_ident()), (2, threading.get_ident())]
+
+
+def test_without_a_kernel_a_callback_runs_at_once():
+    ran = []
+    in_turn(ran.append)(1)
+    assert ran == [1]
 
 
 # The layer picker.

@@ -17,13 +17,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from .activations import read_activations
 from .contrast import candidate_layers, contrast_logits, jensen_shannon
 from .decoding import encode, token_strings
-from .html_views import BarRow, bar_table, number, probability, visible
+from .html_views import BarRow, bar_table, probability, visible
 from .lens import logit_lens
 from .plots_contrast import AFTER, BEFORE
 from .widgets_shared import (
     Explorer,
     LayerPicker,
     errors_shown,
+    in_turn,
     message_line,
     prompt_field,
     readable,
@@ -69,11 +70,11 @@ def contrast_at(
     result = contrast_logits(final, {i: view.lens[i][place] for i in candidates}, alpha=alpha)
     before, after = final.float().softmax(dim=-1).cpu(), result.scores.softmax(dim=-1).cpu()
     best = token_strings(tokenizer, torch.stack([before.argmax(), after.argmax()]))
-    first, then = (f"«{visible(token)}»" for token in best)
+    first, then = (f"«{visible(token, 14)}»" for token in best)
     plausible, picked = result.scores.isfinite().cpu(), int(result.layer)
     kept = int(plausible.sum())
     said = (
-        f"Of these layers, layer {picked} differs most from the last. "
+        f"Of these, layer {picked} differs most from the last. "
         f"{kept:,} {'token is' if kept == 1 else 'tokens are'} plausible. "
         f"The first choice {f'stays {first}' if first == then else f'was {first}, now {then}'}."
     )
@@ -103,7 +104,9 @@ def contrast_html(
     for layer, bits in sorted(divergence.items(), reverse=True):
         part = "◂ picked" if layer == picked else "candidate" if layer in candidates else "–"
         filled = f"background:{BEFORE}" if layer in candidates else "border:1px dashed #999"
-        layers.append(BarRow(f"layer {layer}", [(bits, filled)], [number(bits), part], "◂" in part))
+        layers.append(
+            BarRow(f"layer {layer}", [(bits, filled)], [probability(bits), part], "◂" in part)
+        )
     tokens = []
     for name, old, new in rows:
         bars = [(old, f"background:{BEFORE}"), (new or 0, f"background:{AFTER}")]
@@ -113,7 +116,7 @@ def contrast_html(
         ["layer", "0 to 1 bit", "bits", "part"],
         layers,
         caption="Divergence from the last layer",
-        widths=["80px", "auto", "56px", "88px"],
+        widths=["72px", "auto", "64px", "88px"],
     )
     right = bar_table(
         ["token", "probability", "above: last", "below: contrasted"],
@@ -122,8 +125,8 @@ def contrast_html(
         widths=["120px", "auto", "96px", "144px"],
     )
     tables = "".join(
-        f'<div style="flex:1 1 {width}px;min-width:0">{table}</div>'
-        for width, table in ((300, left), (420, right))
+        f'<div style="flex:{grow} 1 {width}px;min-width:0">{table}</div>'
+        for grow, width, table in ((0, 320, left), (1, 440, right))
     )
     return f'<div style="display:flex;flex-wrap:wrap;gap:24px">{tables}</div>'
 
@@ -145,9 +148,10 @@ def explore_contrast(
     token = widgets.SelectionSlider(options=token_options(view.tokens), description="Token")
     token.value = len(view.tokens) - 1
     alpha = widgets.FloatSlider(0.1, min=0, max=1, step=0.05, description="alpha")
-    said, message = message_line(), message_line()
+    said, message = widgets.HTML(), message_line()
     drawing = widgets.HTML(layout=widgets.Layout(width="100%"))
 
+    @in_turn
     def read(_: object) -> None:
         nonlocal view
         with errors_shown(message, "The model reads the prompt …"):
@@ -160,6 +164,7 @@ def explore_contrast(
             token.observe(redraw, "value")
             redraw()
 
+    @in_turn
     def redraw(_: object = None) -> None:
         with errors_shown(message):
             candidates = [i for i in picker.value if i in view.divergence]
@@ -175,4 +180,4 @@ def explore_contrast(
     redraw()
     sliders = widgets.HBox([token, alpha], layout=widgets.Layout(flex_flow="row wrap"))
     does = "pick the layers to contrast with; see which is taken, and what changes"
-    return Explorer([text, picker, sliders, said, message, drawing], does)
+    return Explorer([text, picker, sliders, message, said, drawing], does)

@@ -26,6 +26,7 @@ from .widgets_shared import (
     Explorer,
     LayerPicker,
     errors_shown,
+    in_turn,
     message_line,
     prompt_field,
     readable,
@@ -106,6 +107,7 @@ def explore_lens(
     message = message_line()
     table, mark, best = (widgets.HTML(layout={"max_width": "100%"}) for _ in range(3))
 
+    @in_turn
     def read(_: object) -> None:
         nonlocal view
         with errors_shown(message, "The model reads the prompt …"):
@@ -114,6 +116,7 @@ def explore_lens(
             view = read_lens(model, tokenizer, text.value)
             show_table()
 
+    @in_turn
     def show_table(_: object = None) -> None:
         with errors_shown(message):
             rows = [i for i in picker.value if i < len(view.probs)]
@@ -132,6 +135,7 @@ def explore_lens(
                 control.observe(show_cell, "value")
             show_cell()
 
+    @in_turn
     def show_cell(_: object = None) -> None:
         with errors_shown(message):
             row = len(layer.options) - layer.index  # the last layer is at the top
