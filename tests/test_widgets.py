@@ -300,7 +300,7 @@ def test_a_candidate_that_is_clicked_is_the_next_token(loaded):
     step = continue_prompt(model, tokenizer, PROMPT, [ids[2]])
     text = continuation_html(PROMPT, token_strings(tokenizer, [ids[2]]), step)
     assert text in shown(explorer)
-    assert "<b>1</b> new tokens" in text
+    assert "<b>1</b> new token." in text
     find(explorer, "Step back").click()
     assert "No new token yet." in shown(explorer)
     assert find(explorer, "Step back").disabled
@@ -401,7 +401,7 @@ def test_a_token_that_failed_is_not_part_of_the_text(loaded, monkeypatch):
     assert "This did not work:</b> out of memory" in shown(explorer)
     monkeypatch.setattr(tutorial_utils.widgets_decoding, "continue_prompt", good)
     candidates(explorer)[0].click()
-    assert "<b>1</b> new tokens" in shown(explorer)
+    assert "<b>1</b> new token." in shown(explorer)
 
 
 def test_every_control_has_a_label(loaded, activations):

@@ -70,8 +70,8 @@ def choice_html(
 ) -> str:
     """Two bars for each of the tokens `ids`, called `names`, and two for all others together.
 
-    The grey one is `before`, the model's own probabilities `(vocab,)`; the blue one is what is
-    drawn from.
+    The one above, grey, is `before`, the model's own probabilities `(vocab,)`; the one below, blue,
+    is what is drawn from.
     """
     shown = torch.zeros_like(choice.kept)
     shown[ids] = True
@@ -83,7 +83,7 @@ def choice_html(
     kept = bool(choice.kept[~shown].any())
     rows.append(_choice_row(f"the other {int((~shown).sum()):,}", *sums, kept))
     heads = ["token (␣ is a space)", "probability from 0 to 1"]
-    return bar_table([*heads, "grey: the model's own", "blue: drawn from"], rows)
+    return bar_table([*heads, "above: the model's own", "below: drawn from"], rows)
 
 
 class BarRow(NamedTuple):
@@ -108,7 +108,7 @@ def bar_table(
     """
     sides = ["left", "left", *["right"] * (len(heads) - 2)]
     head = "".join(
-        f'<th scope="col" style="text-align:{side};padding-right:8px;white-space:nowrap">'
+        f'<th scope="col" style="text-align:{side};padding-right:12px;white-space:nowrap">'
         f"{text}</th>"
         for text, side in zip(heads, sides)
     )
@@ -134,7 +134,7 @@ def _bar_row(row: BarRow) -> str:
         for share, look in row.bars
     )
     weight = "bold" if row.bold else "normal"
-    style = f"{NUMBER};padding-right:8px;font-weight:{weight}"
+    style = f"{NUMBER};padding-right:12px;font-weight:{weight}"
     words = "".join(f'<td style="{style}">{text}</td>' for text in row.words)
     return (
         f'<tr><th scope="row" style="text-align:left;font-weight:{weight};white-space:nowrap;'
@@ -173,7 +173,7 @@ def heatmap_html(
     heads = "".join(
         f'<th scope="col" style="font-weight:{"bold" if i == marked else "normal"};padding:2px 0">'
         f'<span style="writing-mode:vertical-rl;transform:rotate(180deg)">'
-        f"{html.escape(visible(name, 16))}{' ◂' if i == marked else ''}</span></th>"
+        f"{html.escape(name)}{' ◂' if i == marked else ''}</span></th>"
         for i, name in enumerate(columns)
     )
     look = "text-align:left;font-weight:bold;white-space:nowrap"

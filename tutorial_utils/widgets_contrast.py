@@ -116,13 +116,13 @@ def contrast_html(
         ["layer", "0 to 1 bit", "bits", "part"],
         layers,
         caption="Divergence from the last layer",
-        widths=["72px", "auto", "64px", "88px"],
+        widths=["72px", "auto", "68px", "88px"],
     )
     right = bar_table(
         ["token", "probability", "above: last", "below: contrasted"],
         tokens,
         caption=title,
-        widths=["120px", "auto", "96px", "144px"],
+        widths=["124px", "auto", "100px", "148px"],
     )
     tables = "".join(
         f'<div style="flex:{grow} 1 {width}px;min-width:0">{table}</div>'

@@ -159,12 +159,13 @@ class _Stepper:
 def continuation_html(prompt: str, tokens: list[str], step: Continuation) -> str:
     """The text so far, each new token in a box, and the probability of all of them together."""
     boxes = "".join(
-        f'<span style="background:{PALE[i % len(PALE)]};color:black;'
+        f'<wbr/><span style="background:{PALE[i % len(PALE)]};color:black;'
         f'border-radius:3px;padding:1px 2px;margin:0 1px">{html.escape(visible(token, 40))}</span>'
         for i, token in enumerate(tokens)
     )
     total = step.log_probs.sum().item()
-    told = f"<b>{len(tokens)}</b> new tokens. Probability of all of them: "
+    told = f"<b>{len(tokens)}</b> new {'token' if len(tokens) == 1 else 'tokens'}. "
+    told += "Probability of all of them: "
     told += f"<b>{number(math.exp(total))}</b> (log-probability {total:.2f})."
     text = f'<div style="{MONO};line-height:1.8;white-space:pre-wrap">{html.escape(prompt)}{boxes}'
     return f"{text}</div><div>{told if tokens else 'No new token yet.'}</div>"

@@ -143,8 +143,8 @@ def test_another_prompt_a_drag_and_start_again(lesson: LabPage, loaded):
 def told_of_step(step, tokens: int) -> str:
     total = step.log_probs.sum()
     return (
-        f"{tokens} new tokens. Probability of all of them: {number(total.exp().item())} "
-        f"(log-probability {total:.2f})."
+        f"{tokens} new token{'s' * (tokens > 1)}. "
+        f"Probability of all of them: {number(total.exp().item())} (log-probability {total:.2f})."
     )
 
 
