@@ -144,6 +144,8 @@ def test_long_prompts_keep_their_last_tokens(model_and_tokenizer):
     said, _ = module.contrast_at(view, tokenizer, -1, [1, 3], 0.1)
     layer, kept, _ = expected(model, tokenizer, prompt, -1, [1, 3], 0.1)
     assert f"layer {layer} differs" in said and f"{kept} token" in said
+    left_out = encode(model, tokenizer, prompt)["input_ids"].shape[1] - module.MOST_TOKENS
+    assert f"The first {left_out} tokens are left out." in said
 
 
 def test_a_picker_with_the_last_layer_can_be_shared(model_and_tokenizer):

@@ -41,6 +41,7 @@ class ContrastView(NamedTuple):
     tokens: list[str]  # (seq,)
     lens: dict[int, torch.Tensor]  # {layer: logits (seq, vocab)}, all layers
     divergence: dict[int, torch.Tensor]  # {layer: bits (seq,)}, all layers but the last
+    left_out: int  # tokens before these
 
 
 def read_contrast(
@@ -55,7 +56,7 @@ def read_contrast(
     final = lens[max(lens)]
     divergence = {i: jensen_shannon(final, lens[i]).cpu() for i in lens if i < max(lens)}
     tokens = token_strings(tokenizer, inputs["input_ids"][0, shown.start :])
-    return ContrastView(tokens, lens, divergence)
+    return ContrastView(tokens, lens, divergence, shown.start)
 
 
 def contrast_at(
@@ -78,6 +79,8 @@ def contrast_at(
         f"{kept:,} {'token is' if kept == 1 else 'tokens are'} plausible. "
         f"The first choice {f'stays {first}' if first == then else f'was {first}, now {then}'}."
     )
+    if view.left_out:
+        said += f" The first {view.left_out} tokens are left out."
     divergence = {layer: float(bits[place]) for layer, bits in view.divergence.items()}
     ids = torch.maximum(before, after).topk(min(BEST, len(before))).indices
     ids = ids[before[ids].argsort(descending=True)]

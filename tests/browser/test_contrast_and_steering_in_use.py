@@ -146,7 +146,8 @@ def test_prompts_of_all_kinds_and_no_layer(lesson: LabPage, loaded):
     long = "Anna has the red ball and Ben the lamp. " * 10
     type_line(typed, long)
     shown = len(read_contrast(*loaded, long).tokens)
-    expect(widget).to_contain_text("contrasted with layer")
+    left_out = last_of(long) + 1 - shown
+    expect(widget).to_contain_text(f"The first {left_out} tokens are left out.")
     expect(control(widget, "Token").locator(".widget-readout")).to_contain_text(f"{shown} ")
     lesson.shoot(widget, "long")
 
