@@ -125,7 +125,7 @@ def test_the_reader_sees_that_the_model_writes(tiny, directions):
     assert seen == ["The model writes …", ""]
 
 
-def test_the_text_without_is_sampled_once_for_each_beginning(tiny, directions, monkeypatch):
+def test_each_text_is_sampled_once(tiny, directions, monkeypatch):
     from tutorial_utils import widgets_steering
 
     calls = []
@@ -135,12 +135,17 @@ def test_the_text_without_is_sampled_once_for_each_beginning(tiny, directions, m
         return sample_steered(model, tokenizer, prompts, chosen, strength)
 
     monkeypatch.setattr(widgets_steering, "sample_steered", counted)
-    _, start, strength, *_ = parts(explore_steering(*tiny, directions, OPENING))
+    _, start, strength, _, table = parts(explore_steering(*tiny, directions, OPENING))
     strength.value = 3
     strength.value = 4
     assert calls == [0, 1, 1, 1]
     start.value = "The dog was"
     assert calls == [0, 1, 1, 1, 0, 1]
+    before = table.value
+    start.value, strength.value = OPENING, 3
+    assert calls == [0, 1, 1, 1, 0, 1] and table.value == called_directly(tiny, directions, [2], 3)
+    start.value, strength.value = "The dog was", 4
+    assert calls == [0, 1, 1, 1, 0, 1, 1] and table.value == before
 
 
 def test_a_picker_can_be_shared(tiny, directions):

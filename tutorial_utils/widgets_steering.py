@@ -40,14 +40,17 @@ def explore_steering(
         value=prompt, description="Beginning", continuous_update=False, layout=wide
     )
     message, table = message_line(), widgets.HTML(layout=widgets.Layout(width="100%"))
-    unsteered: dict[str, Samples] = {}
+    made: dict[tuple, Samples] = {}  # a text that was made once is shown at once
 
-    def sample(layers: tuple[int, ...]) -> Samples:
+    def sample(layers: tuple[int, ...], by: float) -> Samples:
         if not set(layers) <= set(directions):
             raise ValueError(f"layers {layers} are picked; directions are for {[*directions]}")
-        chosen = {layer: directions[layer] for layer in layers}
-        prompts = [start.value] * STORIES
-        return sample_steered(model, tokenizer, prompts, chosen, strength.value)
+        key = (start.value, layers, by) if layers and by else start.value
+        if key not in made:
+            chosen = {layer: directions[layer] for layer in layers if by}
+            prompts = [start.value] * STORIES
+            made[key] = sample_steered(model, tokenizer, prompts, chosen, by)
+        return made[key]
 
     @in_turn
     def redraw(_: object = None) -> None:
@@ -55,16 +58,12 @@ def explore_steering(
             if not start.value:
                 message.value = "Type the beginning of a story."
                 return
-            if start.value not in unsteered:  # sampled once for each beginning
-                try:
-                    plain = sample(())
-                except ValueError as error:  # too long
-                    tell_mistake(message, error)
-                    return
-                unsteered.clear()
-                unsteered[start.value] = plain
-            without = unsteered[start.value]
-            steered = sample(picker.value) if picker.value and strength.value else without
+            try:
+                without = sample((), 0)
+            except ValueError as error:  # too long
+                tell_mistake(message, error)
+                return
+            steered = sample(picker.value, strength.value)
             title = tell_steering(picker.value, strength.value)
             table.value = steering_table(without, steered, describe, title=title)
 

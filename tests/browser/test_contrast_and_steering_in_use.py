@@ -215,10 +215,16 @@ def test_texts_follow_the_strength(lesson: LabPage, told, follow):
     check_texts(widget, told, [middle], 2, told.opening)
     table, strength = drawing(widget, "table"), handles(widget, "Strength")
     box = size(table)
-    moves = [lambda: press(strength, "ArrowRight")] * 8
-    moves += [lambda: press(strength, "ArrowLeft")] * 14
-    follow("lesson 07, the strength of the steering explorer", lesson.time_moves(table, moves))
-    check_texts(widget, told, [middle], -1, told.opening)
+    press(strength, "Home")
+    check_texts(widget, told, [middle], -6, told.opening)
+    # No strength twice but 2: what was written once is kept, and comes sooner.
+    moves = [lambda: press(strength, "ArrowRight")] * 20
+    times = lesson.time_moves(table, moves)
+    check_texts(widget, told, [middle], 4, told.opening)
+    again = lesson.time_moves(table, [lambda: press(strength, "ArrowLeft")] * 16)
+    check_texts(widget, told, [middle], -4, told.opening)
+    follow("lesson 07, a strength that was there before", again)
+    follow("lesson 07, another strength in the steering explorer", times)
     assert size(table) == box, "the table jumps"
     lesson.shoot(widget, "steered")
 
