@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import io
+from xml.etree import ElementTree
 
 import ipywidgets as widgets
 import pytest
 import torch
-from PIL import Image
 
 import tiny_models
 from tutorial_utils import (
@@ -16,6 +15,7 @@ from tutorial_utils import (
     contrast_logits,
     encode,
     explore_contrast,
+    jensen_shannon,
     load_model,
     logit_lens,
     plot_before_after,
@@ -24,6 +24,7 @@ from tutorial_utils import (
     top_tokens,
 )
 from tutorial_utils import widgets_contrast as module
+from tutorial_utils.html_views import probability, visible
 from tutorial_utils.widgets import Explorer
 
 PROMPT = "The capital of France is"
@@ -38,8 +39,8 @@ def model_and_tokenizer(request, tmp_path_factory):
 
 def controls(explorer: Explorer) -> dict[str, widgets.Widget]:
     """The parts by what they are called here."""
-    text, picker, sliders, said, message, image = explorer.children
-    parts = {"Layers": picker, "said": said, "message": message, "Image": image}
+    text, picker, sliders, message, said, drawing = explorer.children
+    parts = {"Layers": picker, "said": said, "message": message, "drawing": drawing}
     return parts | {part.description: part for part in (text, *sliders.children)}
 
 
@@ -56,6 +57,7 @@ def check(explorer, model, tokenizer, prompt, place, candidates, alpha):
     said = controls(explorer)["said"].value
     layer, kept, (first, then) = expected(model, tokenizer, prompt, place, candidates, alpha)
     assert f"layer {layer} differs most" in said and f"{kept} token" in said
+    first, then = visible(first, 14), visible(then, 14)
     text = f"stays «{first}»" if first == then else f"was «{first}», now «{then}»"
     assert module.html.escape(text) in said
     assert controls(explorer)["message"].value == ""  # no error, no advice
@@ -69,11 +71,11 @@ def test_each_control_shows_what_the_functions_give(model_and_tokenizer):
     low = candidate_layers(model, "low")
     assert parts["Layers"].value == tuple(low) and parts["Token"].value == places[-1]
     check(explorer, model, tokenizer, PROMPT, places[-1], low, 0.1)
-    seen = {parts["Image"].value}
+    seen = {parts["drawing"].value}
     for layers, place, alpha in (((1, 3, 4), 0, 0.1), ((2,), 1, 0.0), ((0, 1, 2, 3, 4), 2, 1.0)):
         parts["Layers"].value, parts["Token"].value, parts["alpha"].value = layers, place, alpha
         check(explorer, model, tokenizer, PROMPT, place, layers, alpha)
-        seen.add(parts["Image"].value)
+        seen.add(parts["drawing"].value)
     assert len(seen) == 4
     parts["Prompt"].value = "Anna has a ball"
     last = encode(model, tokenizer, "Anna has a ball")["input_ids"].shape[1] - 1
@@ -105,12 +107,33 @@ def test_nothing_picked_and_nothing_typed_is_advice(model_and_tokenizer):
     assert "Type a prompt" in parts["message"].value
 
 
-def test_an_error_is_shown_and_raised(model_and_tokenizer):
-    model, tokenizer = model_and_tokenizer
-    parts = controls(explore_contrast(model, tokenizer, PROMPT))
-    with pytest.raises(ValueError, match="too long"):
-        parts["Prompt"].value = "ball " * 600
-    assert "too long" in parts["message"].value
+def test_a_prompt_that_is_too_long_is_told_and_is_no_error(model_and_tokenizer):
+    parts = controls(explore_contrast(*model_and_tokenizer, PROMPT))
+    before = parts["drawing"].value
+    parts["Prompt"].value = "ball " * 600
+    assert "Prompt 0 is too long" in parts["message"].value
+    assert parts["drawing"].value == before
+    parts["Prompt"].value = "Anna has a ball"
+    assert parts["message"].value == "" and parts["drawing"].value != before
+
+
+def test_an_error_is_shown_and_raised(model_and_tokenizer, monkeypatch):
+    def broken(*_, **__):
+        raise RuntimeError("the model is gone")
+
+    parts = controls(explore_contrast(*model_and_tokenizer, PROMPT))
+    monkeypatch.setattr(module, "read_activations", broken)
+    with pytest.raises(RuntimeError, match="the model is gone"):
+        parts["Prompt"].value = "Anna"
+    assert "This did not work:</b> the model is gone" in parts["message"].value
+
+
+def test_the_reader_sees_that_the_model_reads(model_and_tokenizer):
+    parts = controls(explore_contrast(*model_and_tokenizer, PROMPT))
+    seen = []
+    parts["message"].observe(lambda change: seen.append(change["new"]), "value")
+    parts["Prompt"].value = "Anna has"
+    assert "reads the prompt" in seen[0] and seen[-1] == ""
 
 
 def test_long_prompts_keep_their_last_tokens(model_and_tokenizer):
@@ -121,6 +144,8 @@ def test_long_prompts_keep_their_last_tokens(model_and_tokenizer):
     said, _ = module.contrast_at(view, tokenizer, -1, [1, 3], 0.1)
     layer, kept, _ = expected(model, tokenizer, prompt, -1, [1, 3], 0.1)
     assert f"layer {layer} differs" in said and f"{kept} token" in said
+    left_out = encode(model, tokenizer, prompt)["input_ids"].shape[1] - module.MOST_TOKENS
+    assert f"The first {left_out} tokens are left out." in said
 
 
 def test_a_picker_with_the_last_layer_can_be_shared(model_and_tokenizer):
@@ -177,15 +202,66 @@ def test_plot_contrast_refuses(model_and_tokenizer, divergence, picked, candidat
         )
 
 
-def test_plot_contrast_keeps_its_size_and_place(model_and_tokenizer):
-    """A widget swaps one image for the next: labels of another length must not move the axes."""
+def words(row: ElementTree.Element) -> list[str]:
+    return [text for text in row.itertext() if text.strip()]
+
+
+def tables(drawing: str) -> list[list[list[str]]]:
+    """The words of both tables, row by row; fails where a text is not escaped."""
+    found = ElementTree.fromstring(drawing).findall(".//tbody")
+    return [[words(row) for row in body.findall("tr")] for body in found]
+
+
+def test_the_drawing_writes_out_what_the_functions_give(model_and_tokenizer):
+    model, tokenizer = model_and_tokenizer
+    view, place, candidates = module.read_contrast(model, tokenizer, PROMPT), 2, [1, 3, 4]
+    layers, tokens = tables(module.contrast_at(view, tokenizer, place, candidates, 0.1)[1])
+    lens = logit_lens(model, read_activations(model, **encode(model, tokenizer, PROMPT)))
+    lens = {layer: logits[0, place] for layer, logits in lens.items()}
+    result = contrast_logits(lens[max(lens)], {i: lens[i] for i in candidates})
+    part = {i: "candidate" if i in candidates else "–" for i in range(max(lens))}
+    part[int(result.layer)] = "◂ picked"
+    bits = {i: probability(float(jensen_shannon(lens[max(lens)], lens[i]))) for i in part}
+    assert layers == [
+        [f"layer {i}", bits[i].replace("&lt;", "<"), part[i]] for i in sorted(part, reverse=True)
+    ]
+    before, after = lens[max(lens)].softmax(-1), result.scores.softmax(-1)
+    first, then = (top_tokens(probs, tokenizer, 1)[0] for probs in (before, after))
+    assert len(tokens) == module.BEST
+    shown = {row[0]: row[1:] for row in tokens}
+    assert tokens[0][:2] == [visible(first[0], 14), f"{first[1]:.3f}"]
+    assert shown[visible(then[0], 14)][1] == f"{then[1]:.3f}"
+
+
+def test_the_drawing_says_what_is_dropped_and_escapes():
+    drawing = module.contrast_html(
+        {0: 0.25, 1: 0.5}, 1, [1], [("<b>", 0.75, None), ("b", 0.2, 1.0)], "After <i>"
+    )
+    assert tables(drawing) == [
+        [["layer 1", "0.500", "◂ picked"], ["layer 0", "0.250", "–"]],
+        [["<b>", "0.750", "dropped"], ["b", "0.200", "1.000"]],
+    ]
+    assert "width:25.00%" in drawing and "dashed" in drawing
+    assert "After &lt;i&gt;" in drawing
+
+
+def test_the_drawing_has_as_many_rows_after_each_token(model_and_tokenizer):
+    """Its columns have fixed widths, so that nothing jumps from one token to the next."""
     model, tokenizer = model_and_tokenizer
     view = module.read_contrast(model, tokenizer, PROMPT)
-    figures = [module.contrast_at(view, tokenizer, place, [0, 3], 0.1)[1] for place in range(4)]
+    drawn = [module.contrast_at(view, tokenizer, place, [0, 3], 0.1)[1] for place in range(4)]
+    assert {tuple(map(len, tables(drawing))) for drawing in drawn} == {(5, module.BEST)}
+    assert all(drawing.count("table-layout:fixed") == 2 for drawing in drawn)
+
+
+def test_plot_contrast_keeps_its_size_and_place(model_and_tokenizer):
+    """Figures of several tokens stand under each other: labels must not move the axes."""
+    tokenizer, bits = model_and_tokenizer[1], {0: 0.9, 1: 0.4}
+    figures = [
+        plot_contrast(bits, 0, some_probs(i, i + 1), some_probs(i), tokenizer) for i in (40, 90)
+    ]
     assert len({tuple(f.get_size_inches()) for f in figures}) == 1
     assert len({axes.get_position().bounds for f in figures for axes in f.axes}) == 2
-    sizes = {Image.open(io.BytesIO(module.png(f))).size for f in figures}
-    assert len(sizes) == 1
 
 
 def test_plot_before_after_places_each_prompt():

@@ -101,7 +101,7 @@ def test_a_kept_token_whose_probability_is_tiny_is_not_dropped():
 
 def test_heatmap_writes_every_value_layer_0_at_the_bottom():
     values = torch.tensor([[1.0, 2.0], [1000.0, 0.5]])
-    html = heatmap_html(values, ["layer 0", "layer 1"], [" a", "b"], title="T", log=True, marked=1)
+    html = heatmap_html(values, ["layer 0", "layer 1"], ["␣a", "b"], title="T", log=True, marked=1)
     rows = [words(row) for row in parse(html).findall(".//tbody/tr")]
     assert rows == [["layer 1", "1,000", "0.5"], ["layer 0", "1", "2"]]
     assert words(parse(html).find(".//tfoot")) == ["␣a", "b ◂"]

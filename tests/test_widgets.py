@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+
 import ipywidgets as widgets
 import pytest
 import torch
@@ -21,8 +24,8 @@ from tutorial_utils.widgets import (
     explore_activations,
     explore_softmax,
     explore_tokens,
+    in_turn,
     message_line,
-    png,
     step_decoding,
 )
 from tutorial_utils.widgets_decoding import continuation_html
@@ -95,10 +98,33 @@ def test_an_explorer_says_in_one_line_what_it_does():
         Explorer([], "x" * 76)
 
 
-def test_png_is_a_png():
-    from matplotlib.figure import Figure
+def test_callbacks_run_in_the_thread_of_the_cells_one_after_the_other():
+    """Also when JupyterLab sends a move to another thread, in the middle of a cell."""
+    ran = []
 
-    assert png(Figure(figsize=(1, 1))).startswith(b"\x89PNG")
+    async def cell():
+        slider = widgets.IntSlider()
+        slider.observe(
+            in_turn(lambda change: ran.append((change["new"], threading.get_ident()))), "value"
+        )
+        slider.value = 1
+        other = threading.Thread(target=lambda: setattr(slider, "value", 2))
+        other.start()
+        other.join()
+        assert len(ran) == 1, "a callback ran beside the cell"
+
+    async def kernel():
+        await cell()
+        await asyncio.sleep(0)
+
+    asyncio.run(kernel())
+    assert ran == [(1, threading.get_ident()), (2, threading.get_ident())]
+
+
+def test_without_a_kernel_a_callback_runs_at_once():
+    ran = []
+    in_turn(ran.append)(1)
+    assert ran == [1]
 
 
 # The layer picker.
@@ -274,7 +300,7 @@ def test_a_candidate_that_is_clicked_is_the_next_token(loaded):
     step = continue_prompt(model, tokenizer, PROMPT, [ids[2]])
     text = continuation_html(PROMPT, token_strings(tokenizer, [ids[2]]), step)
     assert text in shown(explorer)
-    assert "<b>1</b> new tokens" in text
+    assert "<b>1</b> new token." in text
     find(explorer, "Step back").click()
     assert "No new token yet." in shown(explorer)
     assert find(explorer, "Step back").disabled
@@ -375,7 +401,7 @@ def test_a_token_that_failed_is_not_part_of_the_text(loaded, monkeypatch):
     assert "This did not work:</b> out of memory" in shown(explorer)
     monkeypatch.setattr(tutorial_utils.widgets_decoding, "continue_prompt", good)
     candidates(explorer)[0].click()
-    assert "<b>1</b> new tokens" in shown(explorer)
+    assert "<b>1</b> new token." in shown(explorer)
 
 
 def test_every_control_has_a_label(loaded, activations):

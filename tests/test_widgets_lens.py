@@ -16,6 +16,7 @@ from tutorial_utils import (
     logit_lens,
     read_activations,
     token_strings,
+    widgets_lens,
 )
 from tutorial_utils.html_views import visible
 from tutorial_utils.widgets_lens import best_five, explore_lens, lens_table, read_lens
@@ -140,12 +141,23 @@ def test_an_empty_prompt_is_asked_for_in_words(parts):
     assert not parts.message.value and parts.table.value != before
 
 
-def test_an_error_is_shown_in_words_and_raised(parts):
-    with pytest.raises(ValueError, match="too long"):
-        parts.text.value = "x " * 300
-    assert "This did not work" in parts.message.value and "at most 256" in parts.message.value
+def test_a_prompt_that_is_too_long_is_told_and_is_no_error(parts):
+    before = parts.table.value
+    parts.text.value = "x " * 300
+    assert parts.message.value.startswith("Prompt 0 is too long") and parts.table.value == before
+    assert "at most 256" in parts.message.value
     parts.text.value = "Anna"
     assert not parts.message.value
+
+
+def test_an_error_is_shown_in_words_and_raised(parts, monkeypatch):
+    def broken(*_):
+        raise RuntimeError("the model is gone")
+
+    monkeypatch.setattr(widgets_lens, "read_lens", broken)
+    with pytest.raises(RuntimeError, match="the model is gone"):
+        parts.text.value = "Anna"
+    assert "This did not work:</b> the model is gone" in parts.message.value
 
 
 def test_of_a_long_prompt_the_last_tokens_are_shown(llama):

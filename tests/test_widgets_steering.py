@@ -5,12 +5,14 @@ import pytest
 from tiny_models import make_llama
 from tutorial_utils import (
     LayerPicker,
+    encode,
     explore_steering,
     load_model,
     mean_differences,
     sample_steered,
     steering_table,
 )
+from tutorial_utils.widgets_steering import tell_steering
 
 OPENING = "Anna has the ball."
 
@@ -36,7 +38,14 @@ def called_directly(tiny, directions, layers, strength, opening=OPENING):
     return steering_table(
         sample_steered(*tiny, prompts, {}, 0),
         sample_steered(*tiny, prompts, {layer: directions[layer] for layer in layers}, strength),
+        title=tell_steering(layers, strength),
     )
+
+
+def test_says_what_is_added_where():
+    assert tell_steering((2,), -1.5) == "steered: strength -1.5 at layer 2"
+    assert tell_steering((1, 3), 2) == "steered: strength 2 at layers 1, 3"
+    assert tell_steering((), 2) == tell_steering((1,), 0) == "steered: nothing is added"
 
 
 def test_shows_what_the_function_gives(tiny, directions):
@@ -60,10 +69,11 @@ def test_no_layer_or_no_strength_is_no_steering(tiny, directions):
     picker, _, strength, message, table = parts(explore_steering(*tiny, directions, OPENING))
     plain = sample_steered(*tiny, [OPENING] * 3, {}, 0)
     picker.value = ()
-    assert table.value == steering_table(plain, plain) and not message.value
+    nothing = steering_table(plain, plain, title="steered: nothing is added")
+    assert table.value == nothing and not message.value
     picker.value = (1,)
     strength.value = 0
-    assert table.value == steering_table(plain, plain)
+    assert table.value == nothing
 
 
 def test_no_beginning_is_asked_for(tiny, directions):
@@ -75,16 +85,47 @@ def test_no_beginning_is_asked_for(tiny, directions):
     assert not message.value
 
 
-def test_an_error_is_shown_and_raised(tiny, directions):
-    _, start, _, message, _ = parts(explore_steering(*tiny, directions, OPENING))
-    with pytest.raises(ValueError, match="is too long"):
-        start.value = "Anna " * 300
-    assert "This did not work" in message.value and "is too long" in message.value
+def test_a_beginning_that_is_too_long_is_told_and_is_no_error(tiny, directions):
+    _, start, strength, message, table = parts(explore_steering(*tiny, directions, OPENING))
+    before = table.value
+    start.value = "Anna " * 300
+    assert "Prompt 0 is too long" in message.value and table.value == before
+    strength.value = 3
+    assert "Prompt 0 is too long" in message.value and table.value == before
+    words = "Anna"
+    while encode(*tiny, words)["input_ids"].shape[1] < 245:
+        words += " Anna"
+    start.value = words  # the model could read this, but has no room for more
+    assert "this model reads at most" in message.value and table.value == before
     start.value = OPENING
+    assert not message.value and table.value == called_directly(tiny, directions, [2], 3)
+
+
+def test_an_error_is_shown_and_raised(tiny, directions, monkeypatch):
+    from tutorial_utils import widgets_steering
+
+    def broken(*_):
+        raise RuntimeError("the model is gone")
+
+    _, start, strength, message, _ = parts(explore_steering(*tiny, directions, OPENING))
+    monkeypatch.setattr(widgets_steering, "sample_steered", broken)
+    with pytest.raises(RuntimeError, match="the model is gone"):
+        strength.value = 3
+    assert "This did not work:</b> the model is gone" in message.value
+    monkeypatch.undo()
+    strength.value = 4
     assert not message.value
 
 
-def test_the_text_without_is_sampled_once_for_each_beginning(tiny, directions, monkeypatch):
+def test_the_reader_sees_that_the_model_writes(tiny, directions):
+    _, _, strength, message, _ = parts(explore_steering(*tiny, directions, OPENING))
+    seen = []
+    message.observe(lambda change: seen.append(change["new"]), "value")
+    strength.value = 3
+    assert seen == ["The model writes …", ""]
+
+
+def test_each_text_is_sampled_once(tiny, directions, monkeypatch):
     from tutorial_utils import widgets_steering
 
     calls = []
@@ -94,12 +135,17 @@ def test_the_text_without_is_sampled_once_for_each_beginning(tiny, directions, m
         return sample_steered(model, tokenizer, prompts, chosen, strength)
 
     monkeypatch.setattr(widgets_steering, "sample_steered", counted)
-    _, start, strength, *_ = parts(explore_steering(*tiny, directions, OPENING))
+    _, start, strength, _, table = parts(explore_steering(*tiny, directions, OPENING))
     strength.value = 3
     strength.value = 4
     assert calls == [0, 1, 1, 1]
     start.value = "The dog was"
     assert calls == [0, 1, 1, 1, 0, 1]
+    before = table.value
+    start.value, strength.value = OPENING, 3
+    assert calls == [0, 1, 1, 1, 0, 1] and table.value == called_directly(tiny, directions, [2], 3)
+    start.value, strength.value = "The dog was", 4
+    assert calls == [0, 1, 1, 1, 0, 1, 1] and table.value == before
 
 
 def test_a_picker_can_be_shared(tiny, directions):

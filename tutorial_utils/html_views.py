@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from matplotlib import colormaps
@@ -69,46 +70,76 @@ def choice_html(
 ) -> str:
     """Two bars for each of the tokens `ids`, called `names`, and two for all others together.
 
-    The grey one is `before`, the model's own probabilities `(vocab,)`; the blue one is what is
-    drawn from.
+    The one above, grey, is `before`, the model's own probabilities `(vocab,)`; the one below, blue,
+    is what is drawn from.
     """
     shown = torch.zeros_like(choice.kept)
     shown[ids] = True
     rows = [
-        _bar_row(visible(name), before[i].item(), choice.probs[i].item(), bool(choice.kept[i]))
+        _choice_row(visible(name), before[i].item(), choice.probs[i].item(), bool(choice.kept[i]))
         for name, i in zip(names, ids.tolist(), strict=True)
     ]
     sums = before[~shown].sum().item(), choice.probs[~shown].sum().item()
     kept = bool(choice.kept[~shown].any())
-    rows.append(_bar_row(f"the other {int((~shown).sum()):,}", *sums, kept))
+    rows.append(_choice_row(f"the other {int((~shown).sum()):,}", *sums, kept))
+    heads = ["token (␣ is a space)", "probability from 0 to 1"]
+    return bar_table([*heads, "above: the model's own", "below: drawn from"], rows)
+
+
+class BarRow(NamedTuple):
+    """A row of `bar_table`: bars are shares from 0 to 1 with their CSS, words are HTML."""
+
+    name: str
+    bars: Sequence[tuple[float, str]]
+    words: Sequence[str]
+    bold: bool = False
+
+
+def bar_table(
+    heads: Sequence[str],
+    rows: Sequence[BarRow],
+    *,
+    caption: str = "",
+    widths: Sequence[str] = (),
+) -> str:
+    """Rows of a name, a bar or two and what they say in words, under `heads`.
+
+    `widths` in CSS, one for each column, keep the columns where they are whatever is written.
+    """
+    sides = ["left", "left", *["right"] * (len(heads) - 2)]
     head = "".join(
-        f'<th scope="col" style="text-align:{side};padding-right:8px;white-space:nowrap">'
+        f'<th scope="col" style="text-align:{side};padding-right:12px;white-space:nowrap">'
         f"{text}</th>"
-        for text, side in [
-            ("token (␣ is a space)", "left"),
-            ("probability from 0 to 1", "left"),
-            ("grey: the model's own", "right"),
-            ("blue: drawn from", "right"),
-        ]
+        for text, side in zip(heads, sides)
     )
+    columns = "".join(f'<col style="width:{width}"/>' for width in widths)
+    look = f"width:100%;max-width:760px;border-collapse:collapse;{MONO};line-height:1.3"
+    look += ";table-layout:fixed" if widths else ""
+    above = "text-align:left;font-weight:bold;padding:0 0 4px"
+    caption = f'<caption style="{above}">{html.escape(caption)}</caption>' if caption else ""
     return (
-        f'<table style="width:100%;max-width:760px;border-collapse:collapse;{MONO};'
-        f'line-height:1.3"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
+        f'<table style="{look}">{caption}<colgroup>{columns}</colgroup><thead><tr>{head}</tr>'
+        f"</thead><tbody>{''.join(map(_bar_row, rows))}</tbody></table>"
     )
 
 
-def _bar_row(name: str, old: float, new: float, kept: bool) -> str:
+def _choice_row(name: str, old: float, new: float, kept: bool) -> BarRow:
+    bars = [(old, "background:#999999"), (new, f"background:{OKABE_ITO[4]}")]
+    return BarRow(name, bars, [probability(old), probability(new) if kept else "dropped"])
+
+
+def _bar_row(row: BarRow) -> str:
     bars = "".join(
-        f'<div style="height:7px;width:{100 * value:.2f}%;background:{color}"></div>'
-        for value, color in ((old, "#999999"), (new, OKABE_ITO[4]))
+        f'<div style="height:7px;box-sizing:border-box;width:{100 * share:.2f}%;{look}"></div>'
+        for share, look in row.bars
     )
+    weight = "bold" if row.bold else "normal"
+    style = f"{NUMBER};padding-right:12px;font-weight:{weight}"
+    words = "".join(f'<td style="{style}">{text}</td>' for text in row.words)
     return (
-        f'<tr><th scope="row" style="text-align:left;font-weight:normal;white-space:nowrap;'
-        f'padding-right:8px">{html.escape(name)}</th>'
-        f'<td style="width:50%;border-left:1px solid #999">{bars}</td>'
-        f'<td style="{NUMBER};padding-right:8px">{probability(old)}</td>'
-        f'<td style="{NUMBER};padding-right:8px">{probability(new) if kept else "dropped"}'
-        "</td></tr>"
+        f'<tr><th scope="row" style="text-align:left;font-weight:{weight};white-space:nowrap;'
+        f'padding-right:8px">{html.escape(row.name)}</th>'
+        f'<td style="width:50%;border-left:1px solid #999">{bars}</td>{words}</tr>'
     )
 
 
@@ -142,7 +173,7 @@ def heatmap_html(
     heads = "".join(
         f'<th scope="col" style="font-weight:{"bold" if i == marked else "normal"};padding:2px 0">'
         f'<span style="writing-mode:vertical-rl;transform:rotate(180deg)">'
-        f"{html.escape(visible(name, 16))}{' ◂' if i == marked else ''}</span></th>"
+        f"{html.escape(name)}{' ◂' if i == marked else ''}</span></th>"
         for i, name in enumerate(columns)
     )
     look = "text-align:left;font-weight:bold;white-space:nowrap"
@@ -174,17 +205,24 @@ def _cell(text: str, shade: float, marked: bool) -> str:
 
 
 def steering_table(
-    without: Samples, steered: Samples, describe: Callable[[str], str] | None = None
+    without: Samples,
+    steered: Samples,
+    describe: Callable[[str], str] | None = None,
+    *,
+    title: str = "steered",
 ) -> str:
     """HTML: each text without steering beside the one with it, and each one's loss under it.
 
-    `describe` gives a word or two about a text, such as its mood, to stand beside the loss.
+    `describe` gives a word or two about a text, such as its mood, to stand beside the loss. `title`
+    stands above the steered texts. Rows are equally high, for up to three lines of text.
     """
+
+    look = "text-align: left; vertical-align: top; line-height: 1.4; padding: 2px 16px 2px 4px"
 
     def cell(text: str, loss: float) -> str:
         about = f"{html.escape(describe(text))}, " if describe else ""
         return (
-            '<td style="text-align: left; vertical-align: top; width: 50%">'
+            f'<td style="{look}; height: 5.8em">'
             f"{html.escape(text.strip()) or '(nothing)'}<br>"
             f"<small>{about}loss {loss:.2f} nats per token</small></td>"
         )
@@ -195,5 +233,6 @@ def steering_table(
         strict=True,
     )
     body = "".join(f"<tr>{cell(*left)}{cell(*right)}</tr>" for left, right in rows)
-    head = "".join(f'<th style="text-align: left">{name}</th>' for name in ("without", "steered"))
-    return f'<table style="width: 100%"><tr>{head}</tr>{body}</table>'
+    names = ("without", html.escape(title))
+    head = "".join(f'<th style="{look}">{name}</th>' for name in names)
+    return f'<table style="width: 100%; table-layout: fixed"><tr>{head}</tr>{body}</table>'

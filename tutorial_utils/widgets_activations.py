@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 import ipywidgets as widgets
 import torch
 
-from .html_views import heatmap_html, number
+from .html_views import heatmap_html, number, visible
 from .views import largest_coordinates, layer_similarity, residual_changes, residual_norms
-from .widgets_shared import Explorer, LayerPicker, errors_shown, message_line
+from .widgets_shared import Explorer, LayerPicker, errors_shown, in_turn, message_line
 
 
 def explore_activations(
@@ -31,6 +31,7 @@ def explore_activations(
     )
     drawing, message = widgets.HTML(layout={"width": "100%"}), message_line()
 
+    @in_turn
     def redraw(_: object = None) -> None:
         with errors_shown(message):
             draw, fewest = VIEWS[view.value]
@@ -65,7 +66,8 @@ def _changes(activations, tokens, layers, token, first) -> str:
 
 def _by_token(values, tokens, names, token, first, title) -> str:
     marked = token - first if token >= first else None
-    return heatmap_html(values, names, tokens[first:], title=title, log=True, marked=marked)
+    columns = [visible(name, 16) for name in tokens[first:]]
+    return heatmap_html(values, names, columns, title=title, log=True, marked=marked)
 
 
 def _similarity(activations, tokens, layers, token, first) -> str:

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from .decoding import encode, filter_logits, token_strings
 from .html_views import MONO, PALE, number, probability, visible
 from .token_views import Continuation, continue_prompt
-from .widgets_shared import Explorer, errors_shown, message_line
+from .widgets_shared import Explorer, errors_shown, in_turn, message_line, tell_mistake
 
 STRATEGIES = {
     "greedy": {"top_k": 1},
@@ -60,19 +60,19 @@ class _Stepper:
         table = widgets.VBox([row for _, _, _, row in self.rows])
         controls = widgets.HBox(buttons, layout=wrap)
         self.parts = [self.prompt, self.text, table, controls, self.message]
-        self.prompt.observe(lambda _: self.restart(), "value")
-        self.strategy.observe(lambda _: self.redraw(), "value")
+        self.prompt.observe(in_turn(lambda _: self.restart()), "value")
+        self.strategy.observe(in_turn(lambda _: self.redraw()), "value")
         self.restart()
 
     def button(self, name, tooltip, action) -> widgets.Button:
         button = widgets.Button(description=name, tooltip=tooltip, layout={"width": "110px"})
-        button.on_click(lambda _: action())
+        button.on_click(in_turn(lambda _: action()))
         return button
 
     def candidate(self, place: int) -> tuple:
         """A button with the token, a bar, and the probability in digits."""
         button = widgets.Button(tooltip="choose this token", layout={"width": "190px"})
-        button.on_click(lambda _: self.choose(self.best[place]))
+        button.on_click(in_turn(lambda _: self.choose(self.best[place])))
         bar = widgets.FloatProgress(min=0, max=1, layout={"width": "260px"})
         told = widgets.HTML()
         return button, bar, told, widgets.HBox([button, bar, told])
@@ -83,8 +83,8 @@ class _Stepper:
         with errors_shown(self.message, "The model reads the prompt …"):
             try:
                 encode(self.model, self.tokenizer, self.prompt.value)
-            except ValueError as error:  # empty or too long: the reader's to mend, no fault of ours
-                self.message.value = html.escape(f"{error}.".capitalize())
+            except ValueError as error:  # empty or too long
+                tell_mistake(self.message, error)
             else:
                 self.steps.append(self.read())
             self.show()
@@ -159,12 +159,13 @@ class _Stepper:
 def continuation_html(prompt: str, tokens: list[str], step: Continuation) -> str:
     """The text so far, each new token in a box, and the probability of all of them together."""
     boxes = "".join(
-        f'<span style="background:{PALE[i % len(PALE)]};color:black;'
+        f'<wbr/><span style="background:{PALE[i % len(PALE)]};color:black;'
         f'border-radius:3px;padding:1px 2px;margin:0 1px">{html.escape(visible(token, 40))}</span>'
         for i, token in enumerate(tokens)
     )
     total = step.log_probs.sum().item()
-    told = f"<b>{len(tokens)}</b> new tokens. Probability of all of them: "
+    told = f"<b>{len(tokens)}</b> new {'token' if len(tokens) == 1 else 'tokens'}. "
+    told += "Probability of all of them: "
     told += f"<b>{number(math.exp(total))}</b> (log-probability {total:.2f})."
     text = f'<div style="{MONO};line-height:1.8;white-space:pre-wrap">{html.escape(prompt)}{boxes}'
     return f"{text}</div><div>{told if tokens else 'No new token yet.'}</div>"

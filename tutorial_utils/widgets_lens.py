@@ -26,8 +26,10 @@ from .widgets_shared import (
     Explorer,
     LayerPicker,
     errors_shown,
+    in_turn,
     message_line,
     prompt_field,
+    readable,
     token_options,
 )
 
@@ -105,15 +107,16 @@ def explore_lens(
     message = message_line()
     table, mark, best = (widgets.HTML(layout={"max_width": "100%"}) for _ in range(3))
 
+    @in_turn
     def read(_: object) -> None:
         nonlocal view
-        with errors_shown(message):
-            if not text.value:
-                message.value = "Type a prompt and press Enter."
+        with errors_shown(message, "The model reads the prompt …"):
+            if not readable(model, tokenizer, text.value, message):
                 return
             view = read_lens(model, tokenizer, text.value)
             show_table()
 
+    @in_turn
     def show_table(_: object = None) -> None:
         with errors_shown(message):
             rows = [i for i in picker.value if i < len(view.probs)]
@@ -132,6 +135,7 @@ def explore_lens(
                 control.observe(show_cell, "value")
             show_cell()
 
+    @in_turn
     def show_cell(_: object = None) -> None:
         with errors_shown(message):
             row = len(layer.options) - layer.index  # the last layer is at the top

@@ -5,15 +5,18 @@ Only ipywidgets that versions 7.7 and 8 both have, and no JavaScript of our own.
 
 from __future__ import annotations
 
+import asyncio
+import functools
 import html
-import io
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import ipywidgets as widgets
 import traitlets
-from matplotlib.figure import Figure
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from .decoding import encode
 from .html_views import visible
 
 
@@ -52,6 +55,29 @@ def errors_shown(message: widgets.HTML, doing: str = "") -> Iterator[None]:
         message.value = ""
 
 
+def in_turn(callback: Callable[..., None]) -> Callable[..., None]:
+    """`callback` as an observer that always runs in the thread that made it: that of the cells.
+
+    JupyterLab 4.6 with ipykernel 7 sends some of a widget's messages to another thread of the
+    kernel, a "subshell". Two callbacks, or a callback and a cell, would then use one model at the
+    same time, and the hooks and random numbers of one would reach the other. From another thread a
+    callback is put in line behind what the cells' thread has to do.
+    """
+    try:
+        loop, home = asyncio.get_running_loop(), threading.get_ident()
+    except RuntimeError:  # no kernel: whoever moves a control runs the callback
+        return callback
+
+    @functools.wraps(callback)
+    def run(*args: object) -> None:
+        if threading.get_ident() == home:
+            callback(*args)
+        else:
+            loop.call_soon_threadsafe(callback, *args)
+
+    return run
+
+
 def message_line() -> widgets.HTML:
     """A line for `errors_shown` that keeps its height when empty, so that nothing below jumps."""
     return widgets.HTML(layout=widgets.Layout(min_height="32px", max_width="100%"))
@@ -64,16 +90,35 @@ def prompt_field(prompt: str) -> widgets.Text:
     )
 
 
+def readable(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: str,
+    message: widgets.HTML,
+) -> bool:
+    """Whether the model can read the prompt. If not, `message` says why: that is no error."""
+    if not prompt:
+        message.value = "Type a prompt and press Enter."
+        return False
+    try:
+        encode(model, tokenizer, prompt)
+    except ValueError as error:
+        tell_mistake(message, error)
+        return False
+    return True
+
+
+def tell_mistake(message: widgets.HTML, error: ValueError) -> None:
+    """Say what the reader has typed that cannot be used: theirs to mend, no fault of ours."""
+    message.value = html.escape(f"{error}.".capitalize())
+
+
 def token_options(tokens: Sequence[str]) -> list[tuple[str, int]]:
-    """What a slider over tokens offers: the token, counted from 1, and its place from 0."""
-    return [(f"{place + 1} {visible(token)}", place) for place, token in enumerate(tokens)]
+    """What a slider over tokens offers: the token, counted from 1, and its place from 0.
 
-
-def png(figure: Figure) -> bytes:
-    """The figure as the bytes of a PNG, which `widgets.Image` swaps in without a jump."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()
+    Long tokens end in "…": ipywidgets has 72 pixels for it, and would cut it in a letter.
+    """
+    return [(f"{place + 1} {visible(token, 6)}", place) for place, token in enumerate(tokens)]
 
 
 class LayerPicker(widgets.VBox):
@@ -121,9 +166,9 @@ class LayerPicker(widgets.VBox):
         super().__init__([self._told, *lines], layout=widgets.Layout(max_width="100%"))
         self.observe(self._show_value, "value")
         for control in (self._range, self._every):
-            control.observe(self._pick_range, "value")
+            control.observe(in_turn(self._pick_range), "value")
         for box in self._boxes.values():
-            box.observe(self._pick_singles, "value")
+            box.observe(in_turn(self._pick_singles), "value")
         self.value = tuple(self._layers if picked is None else picked)
         self._show_value()
 
@@ -142,7 +187,7 @@ class LayerPicker(widgets.VBox):
 
     def _button(self, name: str, tooltip: str, numbers: Sequence[int]) -> widgets.Button:
         button = widgets.Button(description=name, tooltip=tooltip, layout={"width": "64px"})
-        button.on_click(lambda _: setattr(self, "value", tuple(numbers)))
+        button.on_click(in_turn(lambda _: setattr(self, "value", tuple(numbers))))
         return button
 
     def _in_range(self) -> tuple[int, ...]:

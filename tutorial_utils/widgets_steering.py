@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import ipywidgets as widgets
 from torch import Tensor
@@ -10,7 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .html_views import steering_table
 from .steering import Samples, sample_steered
-from .widgets_shared import Explorer, LayerPicker, errors_shown
+from .widgets_shared import Explorer, LayerPicker, errors_shown, in_turn, message_line, tell_mistake
 
 STORIES = 3
 
@@ -39,29 +39,33 @@ def explore_steering(
     start = widgets.Text(
         value=prompt, description="Beginning", continuous_update=False, layout=wide
     )
-    message, table = widgets.HTML(), widgets.HTML()
-    unsteered: dict[str, Samples] = {}
+    message, table = message_line(), widgets.HTML(layout=widgets.Layout(width="100%"))
+    made: dict[tuple, Samples] = {}  # a text that was made once is shown at once
 
-    def sample(layers: tuple[int, ...]) -> Samples:
+    def sample(layers: tuple[int, ...], by: float) -> Samples:
         if not set(layers) <= set(directions):
             raise ValueError(f"layers {layers} are picked; directions are for {[*directions]}")
-        chosen = {layer: directions[layer] for layer in layers}
-        prompts = [start.value] * STORIES
-        return sample_steered(model, tokenizer, prompts, chosen, strength.value)
+        key = (start.value, layers, by) if layers and by else start.value
+        if key not in made:
+            chosen = {layer: directions[layer] for layer in layers if by}
+            prompts = [start.value] * STORIES
+            made[key] = sample_steered(model, tokenizer, prompts, chosen, by)
+        return made[key]
 
+    @in_turn
     def redraw(_: object = None) -> None:
-        with errors_shown(message):
+        with errors_shown(message, "The model writes …"):  # a large one takes a while
             if not start.value:
                 message.value = "Type the beginning of a story."
                 return
-            message.value = "Writing…"  # a large model takes a while
-            if start.value not in unsteered:  # sampled once for each beginning
-                unsteered.clear()
-                unsteered[start.value] = sample(())
-            without = unsteered[start.value]
-            steered = sample(picker.value) if picker.value and strength.value else without
-            table.value = steering_table(without, steered, describe)
-            message.value = ""
+            try:
+                without = sample((), 0)
+            except ValueError as error:  # too long
+                tell_mistake(message, error)
+                return
+            steered = sample(picker.value, strength.value)
+            title = tell_steering(picker.value, strength.value)
+            table.value = steering_table(without, steered, describe, title=title)
 
     for control, trait in ((picker, "value"), (strength, "value"), (start, "value")):
         control.observe(redraw, trait)
@@ -69,3 +73,11 @@ def explore_steering(
     controls = widgets.VBox([start, strength, message])
     parts = [widgets.VBox([picker, controls]), table]
     return Explorer(parts, "pick layers and a strength, and see how the texts change")
+
+
+def tell_steering(layers: Sequence[int], strength: float) -> str:
+    """What was added where, in words."""
+    if not layers or not strength:
+        return "steered: nothing is added"
+    names = ", ".join(map(str, layers))
+    return f"steered: strength {strength:g} at layer{'s' if len(layers) > 1 else ''} {names}"

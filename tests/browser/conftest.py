@@ -24,6 +24,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 from lab_page import SCREENSHOTS, SECONDS, LabPage, Server
 from notebook_tools import LESSONS, kernel_environment, read
 from setup_browser import find_browser
+from tutorial_utils import load_model
 
 # The second line keeps Chromium from asking for updates and the like, which the network may refuse.
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--force-color-profile=srgb"]
@@ -98,6 +99,12 @@ def browser() -> Iterator[Browser]:
         running = playwright.chromium.launch(executable_path=find_browser(), args=FLAGS)
         yield running
         running.close()
+
+
+@pytest.fixture(scope="session")
+def loaded():
+    """The model and tokenizer of the lessons, to compare with what the widgets show."""
+    return load_model()
 
 
 @pytest.fixture

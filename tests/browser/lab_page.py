@@ -178,3 +178,33 @@ def press(handle: Locator, *keys: str) -> None:
     handle.focus()
     for key in keys:
         handle.page.keyboard.press(key)
+
+
+def drag(handle: Locator, right: float) -> None:
+    """Take a slider's handle with the mouse and move it by so many pixels."""
+    box, mouse = handle.bounding_box(), handle.page.mouse
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    mouse.move(x, y)
+    mouse.down()
+    mouse.move(x + right, y, steps=12)
+    mouse.up()
+
+
+def type_line(field: Locator, text: str) -> None:
+    """Type over what stands in a field, and press Enter."""
+    field.fill(text)
+    field.press("Enter")
+
+
+def drawing(widget: Locator, holds: str) -> Locator:
+    return widget.locator(".widget-html").filter(has=widget.page.locator(holds))
+
+
+def button(widget: Locator, name: str) -> Locator:
+    return widget.get_by_role("button", name=name, exact=True)
+
+
+def cells_of(table: Locator) -> list[list[str]]:
+    """The texts of a table's body, row by row."""
+    texts = "row => [...row.children].map(cell => cell.textContent)"
+    return table.locator("tbody").evaluate(f"body => [...body.rows].map({texts})")

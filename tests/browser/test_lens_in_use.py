@@ -7,17 +7,11 @@ import re
 import pytest
 from playwright.sync_api import Locator, expect
 
-from lab_page import LabPage, handles, press
-from tutorial_utils import load_model
+from lab_page import LabPage, button, handles, press, type_line
 from tutorial_utils.html_views import visible
 from tutorial_utils.widgets_lens import read_lens
 
 RECALL = "Trump works at McDonald's. Trump works at"
-
-
-@pytest.fixture(scope="module")
-def loaded():
-    return load_model()
 
 
 def best_of(widget: Locator) -> Locator:
@@ -62,27 +56,42 @@ def test_a_prompt_is_typed_and_layers_are_picked(lesson: LabPage, loaded):
     widget = lesson.widget("explore_lens")
     typed = widget.get_by_label("Prompt")
     prompt = "The opposite of hot is"
-    typed.fill(prompt)
-    typed.press("Enter")
+    type_line(typed, prompt)
     view = read_lens(*loaded, prompt)
     expect(best_of(widget)).to_contain_text(f"after {visible(view.tokens[-1])}")
     expect(widget.locator("thead th")).to_have_count(len(view.tokens) + 1)
 
-    widget.get_by_role("button", name="None", exact=True).click()
+    button(widget, "None").click()
     expect(widget).to_contain_text("Pick at least one of the layers.")
-    widget.get_by_role("button", name="All", exact=True).click()
+    button(widget, "All").click()
     expect(widget.locator("tbody th", has_text=re.compile(r"^layer \d+$"))).to_have_count(
         len(view.probs)
     )
     expect(widget).not_to_contain_text("Pick at least one of the layers.")
-    typed.fill("")
-    typed.press("Enter")
+    type_line(typed, "")
     expect(widget).to_contain_text("Type a prompt and press Enter.")
-    typed.fill(RECALL)
-    typed.press("Enter")
+    type_line(typed, RECALL)
     view = read_lens(*loaded, RECALL)
     expect(widget.locator("thead th")).to_have_count(len(view.tokens) + 1)
     expect(widget).not_to_contain_text("Type a prompt and press Enter.")
     press(handles(widget, "Layer"), "End")
     check(widget, view, len(view.probs) - 1, len(view.tokens) - 1)
     lesson.shoot(widget, "typed")
+
+
+@pytest.mark.parametrize("lesson", ["05"], indirect=True)
+def test_a_long_prompt_and_one_that_is_too_long(lesson: LabPage, loaded):
+    widget = lesson.widget("explore_lens")
+    typed = widget.get_by_label("Prompt")
+    type_line(typed, "The ball is red. " * 100)
+    expect(widget).to_contain_text("Prompt 0 is too long: it has")
+    lesson.shoot(widget, "too_long")
+    prompt = "Anna has the red ball & Ben <b>the</b> lamp. " * 6
+    type_line(typed, prompt)
+    view = read_lens(*loaded, prompt)
+    expect(widget).to_contain_text(f"The first {view.left_out} tokens are left out.")
+    expect(widget).not_to_contain_text("Prompt 0 is too long")
+    check(widget, view, len(view.probs) - 1, len(view.tokens) - 1)
+    lesson.shoot(widget, "long")
+    type_line(typed, RECALL)
+    expect(widget).not_to_contain_text("tokens are left out")

@@ -9,7 +9,7 @@ import pytest
 from nbconvert import HTMLExporter
 from playwright.sync_api import expect
 
-from lab_page import SCREENSHOTS, LabPage, wait_until
+from lab_page import SCREENSHOTS, LabPage, press, wait_until
 from notebook_tools import LESSONS, NOTEBOOKS, read, tags
 
 NAMES = [path.name for path in LESSONS]
@@ -139,3 +139,59 @@ def test_the_console_and_the_network_are_watched(page, server):
     told = "\n".join(empty.problems())
     assert f"asked elsewhere: {address}" in told
     assert "the browser's console: no widgets" in told
+
+
+AT_ONCE = """
+import threading
+import time
+
+import ipywidgets as widgets
+
+from tutorial_utils.widgets import in_turn
+
+sliders = [widgets.IntSlider(description=str(i)) for i in range(6)]
+told, at_work, threads, together = widgets.HTML("0 moves"), 0, [], 0
+
+
+@in_turn
+def work(change):
+    global at_work, together
+    at_work += 1
+    threads.append(threading.get_ident())
+    time.sleep(0.2)
+    together += at_work > 1
+    at_work -= 1
+    told.value = f"{len(threads)} moves in {len(set(threads))} threads, {together} at once"
+
+
+for slider in sliders:
+    slider.observe(work, "value")
+widgets.VBox([*sliders, told])
+"""
+
+
+def test_callbacks_wait_for_each_other_and_for_a_cell(page, server):
+    """JupyterLab sends a part of the moves to another thread of the kernel."""
+    sleeps = "time.sleep(3)\nprint('moves while the cell ran:', len(threads) - before)"
+    cells = [AT_ONCE, f"before = len(threads)\n{sleeps}"]
+    nbformat.write(
+        notebook([nbformat.v4.new_code_cell(cell) for cell in cells]), server.folder / "once.ipynb"
+    )
+    once = LabPage(page, server, "once.ipynb")
+    once.open()
+    once.run_all()
+    for moves in range(2):
+        for handle in page.locator(".noUi-handle").all():
+            press(handle, "ArrowRight")
+        told = f"{6 * (moves + 1)} moves in 1 threads, 0 at once"
+        expect(page.locator(".widget-html", has_text="moves in")).to_have_text(told)
+    once.cell("time.sleep(3)").locator(".cm-content").click()
+    page.keyboard.press("Control+Enter")
+    page.wait_for_timeout(500)
+    for handle in page.locator(".noUi-handle").all():
+        press(handle, "ArrowRight")
+    expect(page.locator(".widget-html", has_text="moves in")).to_have_text(
+        "18 moves in 1 threads, 0 at once"
+    )
+    expect(page.get_by_text("moves while the cell ran: 0")).to_have_count(1)
+    assert once.problems() == []

@@ -8,11 +8,10 @@ import pytest
 import torch
 from playwright.sync_api import Locator, expect
 
-from lab_page import LabPage, control, handles, press
+from lab_page import LabPage, button, cells_of, control, drag, drawing, handles, press, type_line
 from tutorial_utils import (
     encode,
     filter_logits,
-    load_model,
     next_token_logits,
     record_activations,
     token_strings,
@@ -30,27 +29,8 @@ STORY = "One morning, Anna went to the park."
 RECALL = "Trump works at McDonald's. Trump works at"
 
 
-@pytest.fixture(scope="module")
-def loaded():
-    return load_model()
-
-
 def lesson(number: str):
     return pytest.mark.parametrize("lesson", [number], indirect=True)
-
-
-def drawing(widget: Locator, holds: str) -> Locator:
-    return widget.locator(".widget-html").filter(has=widget.page.locator(holds))
-
-
-def button(widget: Locator, name: str) -> Locator:
-    return widget.get_by_role("button", name=name, exact=True)
-
-
-def cells_of(table: Locator) -> list[list[str]]:
-    """The texts of a table's body, row by row."""
-    texts = "row => [...row.children].map(cell => cell.textContent)"
-    return table.locator("tbody").evaluate(f"body => [...body.rows].map({texts})")
 
 
 # Lesson 01.
@@ -147,13 +127,7 @@ def test_another_prompt_a_drag_and_start_again(lesson: LabPage, loaded):
     recall = next_token_logits(*loaded, RECALL)[0]
     expect(widget).to_contain_text(told_of(filtered_choice(recall)))
 
-    handle = handles(widget, "Top-k (0: all)")
-    box = handle.bounding_box()
-    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
-    lesson.page.mouse.move(x, y)
-    lesson.page.mouse.down()
-    lesson.page.mouse.move(x + 60, y, steps=12)
-    lesson.page.mouse.up()
+    drag(handles(widget, "Top-k (0: all)"), 60)
     k = int(control(widget, "Top-k (0: all)").locator(".widget-readout").inner_text())
     assert k > 5
     expect(widget).to_contain_text(told_of(filtered_choice(recall, top_k=k)))
@@ -169,8 +143,8 @@ def test_another_prompt_a_drag_and_start_again(lesson: LabPage, loaded):
 def told_of_step(step, tokens: int) -> str:
     total = step.log_probs.sum()
     return (
-        f"{tokens} new tokens. Probability of all of them: {number(total.exp().item())} "
-        f"(log-probability {total:.2f})."
+        f"{tokens} new token{'s' * (tokens > 1)}. "
+        f"Probability of all of them: {number(total.exp().item())} (log-probability {total:.2f})."
     )
 
 
@@ -244,18 +218,15 @@ def test_another_prompt_an_empty_one_and_an_end(lesson: LabPage, loaded):
     model, tokenizer = loaded
     widget = lesson.widget("step_decoding")
     prompt = widget.get_by_label("Prompt")
-    prompt.fill("")
-    prompt.press("Enter")
+    type_line(prompt, "")
     expect(widget).to_contain_text("is empty: there is nothing to read, give some text.")
     expect(button(widget, "Choose one")).to_be_disabled()
     lesson.shoot(widget, "no_prompt")
-    prompt.fill(RECALL)
-    prompt.press("Enter")
+    type_line(prompt, RECALL)
     step = continue_prompt(model, tokenizer, RECALL)
     names = [visible(t) for t in token_strings(tokenizer, step.logits.topk(8).indices)]
     expect(candidates(widget)).to_have_text(names)
-    prompt.fill(STORY)
-    prompt.press("Enter")
+    type_line(prompt, STORY)
     widget.get_by_label("Strategy").select_option("greedy")
     for tens in range(1, 30):
         button(widget, "Choose ten").click()
