@@ -42,7 +42,7 @@ def main() -> None:
     )
     parser.add_argument("--most", type=float, default=1e9, help="seconds for a row, at most")
     parser.add_argument("--rows", default="", help="only rows with this in their name")
-    parser.add_argument("--skip", default="-", help="leave out rows with this in their name")
+    parser.add_argument("--skip", help="leave out rows with this in their name")
     parser.add_argument("--core", type=int, default=0, help="the core to run on (0)")
     parser.add_argument("--machine", help="the machine in words, for the page")
     arguments = parser.parse_args()
@@ -56,11 +56,12 @@ def main() -> None:
     print(json.dumps(results["versions"], indent=1))
     for model, batch, seq in reversed(report.ROWS):  # the longest first
         name = report.row_name(model, batch, seq)
-        if arguments.rows in name and arguments.skip not in name:
-            results["rows"][name] = measure(
-                workers, (model, batch, seq), arguments.rounds, arguments.most
-            )
-            show(name, results["rows"][name])
+        if arguments.rows in name and not (arguments.skip and arguments.skip in name):
+            rows = results["rows"]
+            rows[name] = measure(workers, (model, batch, seq), arguments.rounds, arguments.most)
+            show(name, rows[name])
+            order = [report.row_name(*row) for row in report.ROWS]
+            results["rows"] = {other: rows[other] for other in order if other in rows}
             results["date"] = str(date.today())
             RESULTS.write_text(json.dumps(results, indent=1) + "\n")
     results["memory"] = memory(workers)
