@@ -22,7 +22,7 @@ CHAPTERS = {
     "Lessons": ["notebooks/*"],
     "For the reader": ["docs/glossary", "docs/cheat-sheet", "docs/from-here-on", "docs/api"],
     "For the teacher": ["docs/instructor-guide"],
-    "Help": ["docs/troubleshooting", "docs/gpu-boxes", "docs/versions"],
+    "Help": ["docs/troubleshooting", "docs/gpu-boxes", "docs/versions", "docs/benchmarks"],
     "The project": ["docs/writing-a-lesson", "CONTRIBUTING", "LICENSE-TEXT", "pocket_llama/README"],
 }
 
