@@ -61,9 +61,7 @@ def _last_steps(model: nn.Module, where: DecoderLayers, rows: Tensor, tokens: li
 
     def put_in(number: int, stream: Tensor) -> Tensor:
         check_stream(number, stream, where.width)
-        return rows.to(
-            stream
-        )  # to the device and the dtype of the stream of the model's last layer
+        return rows.to(stream)  # its device and its dtype
 
     with aside(), hooked_layers(where, {len(where.layers): put_in}):
         logits = getattr(model(input_ids=ids, attention_mask=mask, use_cache=False), "logits", None)

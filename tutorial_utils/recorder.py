@@ -223,10 +223,10 @@ class Activations(Mapping):
             if kept is not None and kept._version != version:
                 self._changed.add(number)
         self._tokens += self._seq or 0
-        values = output.values() if isinstance(output, dict) else output
-        left = _objects(values) if type(values) is not Tensor and values is not None else []
+        left = output.values() if isinstance(output, dict) else output
+        left = left if isinstance(output, (dict, tuple, list)) else ()
         self._left = []
-        for value in (*left, *filter(_is_cache, self._given)):
+        for value in (*_objects(left), *filter(_is_cache, self._given)):
             known, state = _identity(value), _state(value)
             if known is not None and state is not None:
                 self._left.append((weakref.ref(known), weakref.ref(state)))
