@@ -52,6 +52,8 @@ def gather(source: Path) -> None:
     static.mkdir()
     shutil.copy(ROOT / "docs" / "site" / "site.css", static)
     shutil.copy(carried_file("sphinx-mathjax-offline", "mathjax/tex-svg.js"), static)
+    for picture in ROOT.glob("docs/*.png"):
+        shutil.copy(picture, source / "docs")
 
 
 def gather_texts(source: Path) -> None:
