@@ -146,7 +146,10 @@ class LabPage:
         drawing.evaluate(CLOCK)
         for number, move in enumerate(moves, start=1):
             move()
-            self.page.wait_for_function(f"window.follow.length >= {number}", timeout=30_000)
+            # Looked at in each frame, the page would draw for as long as the kernel works.
+            self.page.wait_for_function(
+                f"window.follow.length >= {number}", polling=50, timeout=30_000
+            )
             self.page.wait_for_timeout(60)  # what else the move changes has time to come
             self.page.evaluate(f"window.follow.length = {number}")
         return self.page.evaluate("window.follow")
