@@ -185,6 +185,33 @@ def test_layers_with_gaps():
     assert picker.value == (4, 12)
 
 
+@pytest.mark.parametrize(
+    ("click", "picked"),
+    [
+        (lambda picker: setattr(picker._boxes[2], "value", True), (0, 2)),
+        (lambda picker: setattr(picker._range, "index", (1, 2)), (1, 2)),
+    ],
+)
+def test_a_click_that_comes_while_the_picker_is_drawn_is_not_lost(click, picked):
+    """From another thread, as JupyterLab sends it: the boxes are then set to what was picked."""
+
+    async def pick() -> tuple[int, ...]:
+        picker = LayerPicker(range(4), picked=[3])
+
+        def at_that_moment(_: object) -> None:
+            picker._boxes[0].unobserve(at_that_moment, "value")
+            thread = threading.Thread(target=click, args=[picker])
+            thread.start()
+            thread.join()
+
+        picker._boxes[0].observe(at_that_moment, "value")  # before box 2 is set to what is picked
+        picker.value = (0,)
+        await asyncio.sleep(0.01)
+        return picker.value
+
+    assert asyncio.run(pick()) == picked
+
+
 def test_the_picker_says_what_is_wrong():
     with pytest.raises(ValueError, match=r"picked \[9\], but there are layers 0 to 8"):
         LayerPicker(range(9), picked=[9])

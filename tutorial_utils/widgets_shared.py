@@ -167,8 +167,8 @@ class LayerPicker(widgets.VBox):
         self.observe(self._show_value, "value")
         for control in (self._range, self._every):
             control.observe(in_turn(self._pick_range), "value")
-        for box in self._boxes.values():
-            box.observe(in_turn(self._pick_singles), "value")
+        for i, box in self._boxes.items():
+            box.observe(in_turn(functools.partial(self._pick_single, i)), "value")
         self.value = tuple(self._layers if picked is None else picked)
         self._show_value()
 
@@ -194,13 +194,20 @@ class LayerPicker(widgets.VBox):
         low, high = self._range.index
         return tuple(self._layers[low : high + 1 : self._every.value])
 
-    def _pick_range(self, _: object) -> None:
-        if not self._busy:
-            self.value = self._in_range()
+    # These two go by the move that is told, and not by what the controls show: a callback may wait
+    # for its turn, and meanwhile `_show_value` brings the controls to what was picked before.
 
-    def _pick_singles(self, _: object) -> None:
+    def _pick_range(self, change: dict) -> None:
         if not self._busy:
-            self.value = tuple(i for i, box in self._boxes.items() if box.value)
+            is_range = change["owner"] is self._range
+            low, high = map(self._layers.index, change["new"] if is_range else self._range.value)
+            every = self._every.value if is_range else change["new"]
+            self.value = tuple(self._layers[low : high + 1 : every])
+
+    def _pick_single(self, number: int, change: dict) -> None:
+        if not self._busy:
+            others = set(self.value) - {number}
+            self.value = tuple(others | {number} if change["new"] else others)
 
     def _show_value(self, _: object = None) -> None:
         """Bring all controls to what is picked, without their picking anything in turn."""
