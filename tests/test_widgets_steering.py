@@ -117,12 +117,16 @@ def test_an_error_is_shown_and_raised(tiny, directions, monkeypatch):
     assert not message.value
 
 
-def test_the_reader_sees_that_the_model_writes(tiny, directions):
+@pytest.mark.parametrize(("soon", "told"), [(0, ["The model writes …", ""]), (1e9, [])])
+def test_the_reader_sees_that_a_slow_model_writes(tiny, directions, monkeypatch, soon, told):
+    from tutorial_utils import widgets_steering
+
+    monkeypatch.setattr(widgets_steering, "SOON", soon)
     _, _, strength, message, _ = parts(explore_steering(*tiny, directions, OPENING))
     seen = []
     message.observe(lambda change: seen.append(change["new"]), "value")
     strength.value = 3
-    assert seen == ["The model writes …", ""]
+    assert seen == told
 
 
 def test_each_text_is_sampled_once(tiny, directions, monkeypatch):

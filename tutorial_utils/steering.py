@@ -85,7 +85,7 @@ def sample_steered(
     edits = {layer: partial(_add, strength * vector) for layer, vector in directions.items()}
     with torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []):
         torch.manual_seed(seed)
-        with edit_activations(model, edits) if edits else nullcontext():
+        with torch.inference_mode(), edit_activations(model, edits) if edits else nullcontext():
             ids = model.generate(
                 **inputs, do_sample=True, top_k=0, top_p=1.0, max_new_tokens=max_new_tokens
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from time import perf_counter
 
 import ipywidgets as widgets
 from torch import Tensor
@@ -13,6 +14,7 @@ from .steering import Samples, sample_steered
 from .widgets_shared import Explorer, LayerPicker, errors_shown, in_turn, message_line, tell_mistake
 
 STORIES = 3
+SOON = 0.3  # seconds; a text that takes less comes before one has read that it is being written
 
 
 def explore_steering(
@@ -40,21 +42,25 @@ def explore_steering(
         value=prompt, description="Beginning", continuous_update=False, layout=wide
     )
     message, table = message_line(), widgets.HTML(layout=widgets.Layout(width="100%"))
+    took = SOON  # the last time that the model wrote
     made: dict[tuple, Samples] = {}  # a text that was made once is shown at once
 
     def sample(layers: tuple[int, ...], by: float) -> Samples:
+        nonlocal took
         if not set(layers) <= set(directions):
             raise ValueError(f"layers {layers} are picked; directions are for {[*directions]}")
         key = (start.value, layers, by) if layers and by else start.value
         if key not in made:
+            begun = perf_counter()
             chosen = {layer: directions[layer] for layer in layers if by}
             prompts = [start.value] * STORIES
             made[key] = sample_steered(model, tokenizer, prompts, chosen, by)
+            took = perf_counter() - begun
         return made[key]
 
     @in_turn
     def redraw(_: object = None) -> None:
-        with errors_shown(message, "The model writes …"):  # a large one takes a while
+        with errors_shown(message, "The model writes …" if took >= SOON else ""):
             if not start.value:
                 message.value = "Type the beginning of a story."
                 return
