@@ -8,12 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import report
+import run
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "bench"))
-
-import report  # noqa: E402
-import run  # noqa: E402
 
 
 def test_import_time():
