@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from types import SimpleNamespace
 
 import ipywidgets as widgets
 import pytest
@@ -11,6 +12,7 @@ import torch
 
 import tutorial_utils.token_views
 import tutorial_utils.widgets_activations
+import tutorial_utils.widgets_shared
 from kernel_probe import _moves
 from tiny_models import make_gpt2, make_llama
 from tutorial_utils import load_model, next_token_logits, record_activations, token_strings
@@ -24,7 +26,6 @@ from tutorial_utils.widgets import (
     explore_activations,
     explore_softmax,
     explore_tokens,
-    in_turn,
     message_line,
     step_decoding,
 )
@@ -98,33 +99,62 @@ def test_an_explorer_says_in_one_line_what_it_does():
         Explorer([], "x" * 76)
 
 
-def test_callbacks_run_in_the_thread_of_the_cells_one_after_the_other():
-    """Also when JupyterLab sends a move to another thread, in the middle of a cell."""
-    ran = []
+@pytest.fixture
+def kernel(monkeypatch):
+    """A kernel that notes which thread handles a message; one that says "fail" is an error."""
+    handled = []
 
-    async def cell():
-        slider = widgets.IntSlider()
-        slider.observe(
-            in_turn(lambda change: ran.append((change["new"], threading.get_ident()))), "value"
-        )
-        slider.value = 1
-        other = threading.Thread(target=lambda: setattr(slider, "value", 2))
-        other.start()
-        other.join()
-        assert len(ran) == 1, "a callback ran beside the cell"
+    def handle(message: str) -> None:
+        handled.append((message, threading.get_ident()))
+        if message == "fail":
+            raise ValueError(message)
 
-    async def kernel():
-        await cell()
-        await asyncio.sleep(0)
-
-    asyncio.run(kernel())
-    assert ran == [(1, threading.get_ident()), (2, threading.get_ident())]
+    found = SimpleNamespace(shell_handlers={"comm_msg": handle}, handled=handled, handle=handle)
+    found.send = lambda message: found.shell_handlers["comm_msg"](message)
+    monkeypatch.setattr(
+        tutorial_utils.widgets_shared, "get_ipython", lambda: SimpleNamespace(kernel=found)
+    )
+    return found
 
 
-def test_without_a_kernel_a_callback_runs_at_once():
-    ran = []
-    in_turn(ran.append)(1)
-    assert ran == [1]
+@pytest.mark.parametrize("made", [lambda: Explorer([], "move it"), lambda: LayerPicker([0, 1])])
+def test_messages_are_handled_in_the_thread_of_the_cells(kernel, made):
+    """Also those that JupyterLab sends to another thread, in the middle of a cell."""
+
+    async def cells() -> None:
+        made()
+        once = kernel.shell_handlers["comm_msg"]
+        made()
+        assert once is kernel.shell_handlers["comm_msg"] is not kernel.handle
+        kernel.send("from the cell")
+        others = [threading.Thread(target=kernel.send, args=[m]) for m in ("fail", "moved")]
+        for other in others:
+            other.start()
+            other.join(timeout=0.1)
+            assert other.is_alive(), "the browser is not kept waiting"
+        assert len(kernel.handled) == 1, "a message is handled beside the cell"
+        await asyncio.sleep(0.1)
+        assert not any(other.is_alive() for other in others)
+
+    loop = asyncio.new_event_loop()
+    loop.set_exception_handler(lambda *_: None)  # of "fail", which the kernel tells in its log
+    loop.run_until_complete(cells())
+    here = threading.get_ident()
+    assert kernel.handled == [("from the cell", here), ("fail", here), ("moved", here)]
+    loop.close()
+
+
+def test_a_kernel_that_is_shut_down_waits_for_nothing(kernel):
+    async def cell() -> None:
+        LayerPicker([0, 1])
+
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(cell())
+    other = threading.Thread(target=kernel.send, args=["too late"])
+    other.start()
+    other.join(timeout=20)
+    assert not other.is_alive()
+    loop.close()
 
 
 # The layer picker.
@@ -185,31 +215,9 @@ def test_layers_with_gaps():
     assert picker.value == (4, 12)
 
 
-@pytest.mark.parametrize(
-    ("click", "picked"),
-    [
-        (lambda picker: setattr(picker._boxes[2], "value", True), (0, 2)),
-        (lambda picker: setattr(picker._range, "index", (1, 2)), (1, 2)),
-    ],
-)
-def test_a_click_that_comes_while_the_picker_is_drawn_is_not_lost(click, picked):
-    """From another thread, as JupyterLab sends it: the boxes are then set to what was picked."""
-
-    async def pick() -> tuple[int, ...]:
-        picker = LayerPicker(range(4), picked=[3])
-
-        def at_that_moment(_: object) -> None:
-            picker._boxes[0].unobserve(at_that_moment, "value")
-            thread = threading.Thread(target=click, args=[picker])
-            thread.start()
-            thread.join()
-
-        picker._boxes[0].observe(at_that_moment, "value")  # before box 2 is set to what is picked
-        picker.value = (0,)
-        await asyncio.sleep(0.01)
-        return picker.value
-
-    assert asyncio.run(pick()) == picked
+def test_what_is_set_from_python_is_not_sent_back():
+    """The browser sends it late, when another layer may have been picked."""
+    assert not find(LayerPicker(range(4)), "Range").continuous_update
 
 
 def test_the_picker_says_what_is_wrong():

@@ -5,7 +5,7 @@ What they share is in `widgets_shared`, each explorer in a module of its own.
 
 from .widgets_activations import explore_activations
 from .widgets_decoding import step_decoding
-from .widgets_shared import Explorer, LayerPicker, errors_shown, in_turn, message_line
+from .widgets_shared import Explorer, LayerPicker, errors_shown, message_line
 from .widgets_softmax import explore_softmax
 from .widgets_tokens import explore_tokens
 
@@ -16,7 +16,6 @@ __all__ = [
     "explore_activations",
     "explore_softmax",
     "explore_tokens",
-    "in_turn",
     "message_line",
     "step_decoding",
 ]

@@ -9,7 +9,7 @@ import torch
 
 from .html_views import heatmap_html, number, visible
 from .views import largest_coordinates, layer_similarity, residual_changes, residual_norms
-from .widgets_shared import Explorer, LayerPicker, errors_shown, in_turn, message_line
+from .widgets_shared import Explorer, LayerPicker, errors_shown, message_line
 
 
 def explore_activations(
@@ -31,7 +31,6 @@ def explore_activations(
     )
     drawing, message = widgets.HTML(layout={"width": "100%"}), message_line()
 
-    @in_turn
     def redraw(_: object = None) -> None:
         with errors_shown(message):
             draw, fewest = VIEWS[view.value]

@@ -24,11 +24,11 @@ from .widgets_shared import (
     Explorer,
     LayerPicker,
     errors_shown,
-    in_turn,
     message_line,
     prompt_field,
     readable,
-    token_options,
+    set_tokens,
+    token_slider,
 )
 
 MOST_TOKENS = 40  # the last ones of a long prompt
@@ -148,13 +148,11 @@ def explore_contrast(
     if picker is None:
         picker = LayerPicker([*view.divergence], candidate_layers(model, "low"))
     text = prompt_field(prompt)
-    token = widgets.SelectionSlider(options=token_options(view.tokens), description="Token")
-    token.value = len(view.tokens) - 1
+    token = token_slider(view.tokens)
     alpha = widgets.FloatSlider(0.1, min=0, max=1, step=0.05, description="alpha")
     said, message = widgets.HTML(), message_line()
     drawing = widgets.HTML(layout=widgets.Layout(width="100%"))
 
-    @in_turn
     def read(_: object) -> None:
         nonlocal view
         with errors_shown(message, "The model reads the prompt …"):
@@ -162,12 +160,10 @@ def explore_contrast(
                 return
             view = read_contrast(model, tokenizer, text.value)
             token.unobserve(redraw, "value")  # new options move the slider: draw once, after both
-            token.options = token_options(view.tokens)
-            token.value = len(view.tokens) - 1
+            set_tokens(token, view.tokens)
             token.observe(redraw, "value")
             redraw()
 
-    @in_turn
     def redraw(_: object = None) -> None:
         with errors_shown(message):
             candidates = [i for i in picker.value if i in view.divergence]

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from .decoding import encode, filter_logits, token_strings
 from .html_views import MONO, PALE, number, probability, visible
 from .token_views import Continuation, continue_prompt
-from .widgets_shared import Explorer, errors_shown, in_turn, message_line, tell_mistake
+from .widgets_shared import Explorer, errors_shown, message_line, tell_mistake
 
 STRATEGIES = {
     "greedy": {"top_k": 1},
@@ -60,19 +60,19 @@ class _Stepper:
         table = widgets.VBox([row for _, _, _, row in self.rows])
         controls = widgets.HBox(buttons, layout=wrap)
         self.parts = [self.prompt, self.text, table, controls, self.message]
-        self.prompt.observe(in_turn(lambda _: self.restart()), "value")
-        self.strategy.observe(in_turn(lambda _: self.redraw()), "value")
+        self.prompt.observe(lambda _: self.restart(), "value")
+        self.strategy.observe(lambda _: self.redraw(), "value")
         self.restart()
 
     def button(self, name, tooltip, action) -> widgets.Button:
         button = widgets.Button(description=name, tooltip=tooltip, layout={"width": "110px"})
-        button.on_click(in_turn(lambda _: action()))
+        button.on_click(lambda _: action())
         return button
 
     def candidate(self, place: int) -> tuple:
         """A button with the token, a bar, and the probability in digits."""
         button = widgets.Button(tooltip="choose this token", layout={"width": "190px"})
-        button.on_click(in_turn(lambda _: self.choose(self.best[place])))
+        button.on_click(lambda _: self.choose(self.best[place]))
         bar = widgets.FloatProgress(min=0, max=1, layout={"width": "260px"})
         told = widgets.HTML()
         return button, bar, told, widgets.HBox([button, bar, told])

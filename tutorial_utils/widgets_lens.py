@@ -23,14 +23,15 @@ from .decoding import encode, token_strings
 from .html_views import MONO, visible
 from .lens import lens_choices
 from .widgets_shared import (
+    SET_FROM_HERE,
     Explorer,
     LayerPicker,
     errors_shown,
-    in_turn,
     message_line,
     prompt_field,
     readable,
-    token_options,
+    set_tokens,
+    token_slider,
 )
 
 MOST_TOKENS = 40  # columns of the table
@@ -102,12 +103,13 @@ def explore_lens(
     picker = LayerPicker(range(len(view.probs))) if picker is None else picker
     name = f"lens{next(_numbers)}"
     text = prompt_field(prompt)
-    layer = widgets.SelectionSlider(options=range(len(view.probs)), description="Layer")
-    token = widgets.SelectionSlider(options=range(len(view.tokens)), description="Token")
+    layer = widgets.SelectionSlider(
+        options=range(len(view.probs)), description="Layer", continuous_update=SET_FROM_HERE
+    )
+    token = token_slider(view.tokens)
     message = message_line()
     table, mark, best = (widgets.HTML(layout={"max_width": "100%"}) for _ in range(3))
 
-    @in_turn
     def read(_: object) -> None:
         nonlocal view
         with errors_shown(message, "The model reads the prompt …"):
@@ -116,7 +118,6 @@ def explore_lens(
             view = read_lens(model, tokenizer, text.value)
             show_table()
 
-    @in_turn
     def show_table(_: object = None) -> None:
         with errors_shown(message):
             rows = [i for i in picker.value if i < len(view.probs)]
@@ -129,13 +130,11 @@ def explore_lens(
                 control.unobserve(show_cell, "value")
             kept = layer.value if layer.value in rows else rows[-1]
             layer.options, layer.value = rows, kept
-            token.options = token_options(view.tokens)
-            token.value = len(view.tokens) - 1
+            set_tokens(token, view.tokens)
             for control in (layer, token):
                 control.observe(show_cell, "value")
             show_cell()
 
-    @in_turn
     def show_cell(_: object = None) -> None:
         with errors_shown(message):
             row = len(layer.options) - layer.index  # the last layer is at the top

@@ -9,15 +9,20 @@ import asyncio
 import functools
 import html
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import ipywidgets as widgets
 import traitlets
+from IPython import get_ipython
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .decoding import encode
 from .html_views import visible
+
+# `continuous_update` of sliders whose value is also set by Python. If it is on, the browser sends
+# back each value that is set; that comes late, and would undo what has been chosen since.
+SET_FROM_HERE = False
 
 
 class Explorer(widgets.VBox):
@@ -32,6 +37,7 @@ class Explorer(widgets.VBox):
         if len(does) > 75:
             raise ValueError(f"does has {len(does)} characters, at most 75 fit: {does!r}")
         self.does = does
+        handle_in_cells_thread()
         super().__init__(list(children), layout=widgets.Layout(max_width="100%"))
 
     def __repr__(self) -> str:
@@ -55,27 +61,40 @@ def errors_shown(message: widgets.HTML, doing: str = "") -> Iterator[None]:
         message.value = ""
 
 
-def in_turn(callback: Callable[..., None]) -> Callable[..., None]:
-    """`callback` as an observer that always runs in the thread that made it: that of the cells.
+def handle_in_cells_thread() -> None:
+    """Have the kernel handle what widgets are sent in the thread that runs the cells.
 
-    JupyterLab 4.6 with ipykernel 7 sends some of a widget's messages to another thread of the
-    kernel, a "subshell". Two callbacks, or a callback and a cell, would then use one model at the
-    same time, and the hooks and random numbers of one would reach the other. From another thread a
-    callback is put in line behind what the cells' thread has to do.
+    JupyterLab 4.4 and newer with ipykernel 7 sends a part of it to another thread, a "subshell".
+    Two threads would then set one widget's values and use one model at the same time: a click is
+    lost, or the hooks and random numbers of one callback reach the other. The other thread waits
+    here, and with it the browser, which sends no further move until the last one is done.
+    Every widget calls this; it changes the running kernel once, for all widgets.
     """
-    try:
-        loop, home = asyncio.get_running_loop(), threading.get_ident()
-    except RuntimeError:  # no kernel: whoever moves a control runs the callback
-        return callback
+    handlers = getattr(getattr(get_ipython(), "kernel", None), "shell_handlers", {})
+    handle = handlers.get("comm_msg")
+    if handle is None or hasattr(handle, "__wrapped__"):  # no kernel, or it is done
+        return
+    if threading.current_thread() is not threading.main_thread():
+        return  # a cell that runs in a subshell itself: there is no telling where the others run
+    loop = asyncio.get_running_loop()
 
-    @functools.wraps(callback)
-    def run(*args: object) -> None:
-        if threading.get_ident() == home:
-            callback(*args)
-        else:
-            loop.call_soon_threadsafe(callback, *args)
+    @functools.wraps(handle)
+    def handle_there(*args: object) -> None:
+        if threading.current_thread() is threading.main_thread():
+            return handle(*args)
+        done = threading.Event()
 
-    return run
+        def work() -> None:
+            try:
+                handle(*args)
+            finally:
+                done.set()
+
+        loop.call_soon_threadsafe(work)
+        while loop.is_running() and not done.wait(timeout=1):
+            pass  # a kernel that is shut down never gets to it
+
+    handlers["comm_msg"] = handle_there
 
 
 def message_line() -> widgets.HTML:
@@ -113,12 +132,24 @@ def tell_mistake(message: widgets.HTML, error: ValueError) -> None:
     message.value = html.escape(f"{error}.".capitalize())
 
 
-def token_options(tokens: Sequence[str]) -> list[tuple[str, int]]:
-    """What a slider over tokens offers: the token, counted from 1, and its place from 0.
+def token_slider(tokens: Sequence[str]) -> widgets.SelectionSlider:
+    """A slider over tokens, at the last one; `set_tokens` gives it those of another prompt."""
+    slider = widgets.SelectionSlider(
+        options=[""], description="Token", continuous_update=SET_FROM_HERE
+    )
+    set_tokens(slider, tokens)
+    return slider
 
-    Long tokens end in "…": ipywidgets has 72 pixels for it, and would cut it in a letter.
+
+def set_tokens(slider: widgets.SelectionSlider, tokens: Sequence[str]) -> None:
+    """Offer these tokens, each with its number, counted from 1, and move to the last one.
+
+    The value is the place, from 0. Long tokens end in "…": ipywidgets has 72 pixels for them, and
+    would cut them in a letter.
     """
-    return [(f"{place + 1} {visible(token, 6)}", place) for place, token in enumerate(tokens)]
+    names = enumerate((visible(token, 6) for token in tokens), start=1)
+    slider.options = [(f"{count} {name}", count - 1) for count, name in names]
+    slider.index = len(tokens) - 1
 
 
 class LayerPicker(widgets.VBox):
@@ -142,6 +173,7 @@ class LayerPicker(widgets.VBox):
             options=self._layers,
             index=(0, last),
             description="Range",
+            continuous_update=SET_FROM_HERE,
             layout=widgets.Layout(width="320px", max_width="100%"),
         )
         self._every = widgets.BoundedIntText(
@@ -163,12 +195,13 @@ class LayerPicker(widgets.VBox):
         for line in lines:
             line.layout = widgets.Layout(flex_flow="row wrap", max_width="100%")
         self._busy = False
+        handle_in_cells_thread()
         super().__init__([self._told, *lines], layout=widgets.Layout(max_width="100%"))
         self.observe(self._show_value, "value")
         for control in (self._range, self._every):
-            control.observe(in_turn(self._pick_range), "value")
-        for i, box in self._boxes.items():
-            box.observe(in_turn(functools.partial(self._pick_single, i)), "value")
+            control.observe(self._pick_range, "value")
+        for box in self._boxes.values():
+            box.observe(self._pick_singles, "value")
         self.value = tuple(self._layers if picked is None else picked)
         self._show_value()
 
@@ -187,27 +220,20 @@ class LayerPicker(widgets.VBox):
 
     def _button(self, name: str, tooltip: str, numbers: Sequence[int]) -> widgets.Button:
         button = widgets.Button(description=name, tooltip=tooltip, layout={"width": "64px"})
-        button.on_click(in_turn(lambda _: setattr(self, "value", tuple(numbers))))
+        button.on_click(lambda _: setattr(self, "value", tuple(numbers)))
         return button
 
     def _in_range(self) -> tuple[int, ...]:
         low, high = self._range.index
         return tuple(self._layers[low : high + 1 : self._every.value])
 
-    # These two go by the move that is told, and not by what the controls show: a callback may wait
-    # for its turn, and meanwhile `_show_value` brings the controls to what was picked before.
-
-    def _pick_range(self, change: dict) -> None:
+    def _pick_range(self, _: object) -> None:
         if not self._busy:
-            is_range = change["owner"] is self._range
-            low, high = map(self._layers.index, change["new"] if is_range else self._range.value)
-            every = self._every.value if is_range else change["new"]
-            self.value = tuple(self._layers[low : high + 1 : every])
+            self.value = self._in_range()
 
-    def _pick_single(self, number: int, change: dict) -> None:
+    def _pick_singles(self, _: object) -> None:
         if not self._busy:
-            others = set(self.value) - {number}
-            self.value = tuple(others | {number} if change["new"] else others)
+            self.value = tuple(i for i, box in self._boxes.items() if box.value)
 
     def _show_value(self, _: object = None) -> None:
         """Bring all controls to what is picked, without their picking anything in turn."""

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from .decoding import token_strings
 from .html_views import choice_html
 from .token_views import FilteredChoice, filtered_choice
-from .widgets_shared import Explorer, errors_shown, in_turn, message_line
+from .widgets_shared import Explorer, errors_shown, message_line
 
 
 def explore_softmax(
@@ -41,7 +41,6 @@ def explore_softmax(
     sliders = [temperature, top_k, top_p, min_p]
     resting = [slider.value for slider in sliders]
 
-    @in_turn
     def redraw(_: object = None) -> None:
         with errors_shown(message):
             row = logits[prompt.value].detach().float().cpu()
@@ -57,7 +56,6 @@ def explore_softmax(
             told.value = tell_choice(choice)
             bars.value = choice_html(probs, choice, token_strings(tokenizer, best), best)
 
-    @in_turn
     def start_again(_: object) -> None:
         for slider, value in zip(sliders, resting, strict=True):
             slider.value = value

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .html_views import steering_table
 from .steering import Samples, sample_steered
-from .widgets_shared import Explorer, LayerPicker, errors_shown, in_turn, message_line, tell_mistake
+from .widgets_shared import Explorer, LayerPicker, errors_shown, message_line, tell_mistake
 
 STORIES = 3
 SOON = 0.3  # seconds; a text that takes less comes before one has read that it is being written
@@ -58,7 +58,6 @@ def explore_steering(
             took = perf_counter() - begun
         return made[key]
 
-    @in_turn
     def redraw(_: object = None) -> None:
         with errors_shown(message, "The model writes …" if took >= SOON else ""):
             if not start.value:

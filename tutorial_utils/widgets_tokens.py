@@ -7,7 +7,7 @@ from transformers import PreTrainedTokenizerBase
 
 from .html_views import tokens_html
 from .token_views import TokenRow, token_rows
-from .widgets_shared import Explorer, errors_shown, in_turn, message_line
+from .widgets_shared import Explorer, errors_shown, message_line
 
 
 def explore_tokens(tokenizer: PreTrainedTokenizerBase, text: str = "A café 🙂") -> Explorer:
@@ -21,7 +21,6 @@ def explore_tokens(tokenizer: PreTrainedTokenizerBase, text: str = "A café 🙂
     )
     counts, boxes, message = widgets.HTML(), widgets.HTML(), message_line()
 
-    @in_turn
     def redraw(_: object = None) -> None:
         with errors_shown(message):
             rows = token_rows(tokenizer, typed.value)

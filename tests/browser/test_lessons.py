@@ -9,7 +9,7 @@ import pytest
 from nbconvert import HTMLExporter
 from playwright.sync_api import expect
 
-from lab_page import SCREENSHOTS, LabPage, press, wait_until
+from lab_page import SCREENSHOTS, LabPage, button, press, wait_until
 from notebook_tools import LESSONS, NOTEBOOKS, read, tags
 
 NAMES = [path.name for path in LESSONS]
@@ -147,13 +147,12 @@ import time
 
 import ipywidgets as widgets
 
-from tutorial_utils.widgets import in_turn
+from tutorial_utils.widgets import Explorer
 
 sliders = [widgets.IntSlider(description=str(i)) for i in range(6)]
-told, at_work, threads, together = widgets.HTML("0 moves"), 0, [], 0
+told, at_work, threads, together = widgets.HTML("0 moves"), 0, [threading.get_ident()], 0
 
 
-@in_turn
 def work(change):
     global at_work, together
     at_work += 1
@@ -161,12 +160,12 @@ def work(change):
     time.sleep(0.2)
     together += at_work > 1
     at_work -= 1
-    told.value = f"{len(threads)} moves in {len(set(threads))} threads, {together} at once"
+    told.value = f"{len(threads) - 1} moves in {len(set(threads))} threads, {together} at once"
 
 
 for slider in sliders:
     slider.observe(work, "value")
-widgets.VBox([*sliders, told])
+Explorer([*sliders, told], "move them")
 """
 
 
@@ -195,3 +194,37 @@ def test_callbacks_wait_for_each_other_and_for_a_cell(page, server):
     )
     expect(page.get_by_text("moves while the cell ran: 0")).to_have_count(1)
     assert once.problems() == []
+
+
+PICKER = """
+import time
+
+from tutorial_utils.widgets import LayerPicker
+
+picker = LayerPicker(range(12), picked=[1])
+picker.observe(lambda _: time.sleep(0.03), "value")  # as long as a drawing takes
+picker
+"""
+CLICK_ALL = """async boxes => {
+  for (const [place, box] of boxes.entries()) {
+    box.click();
+    await new Promise(done => setTimeout(done, 7 * place));
+  }
+}"""
+
+
+def test_no_click_is_lost_however_fast_they_come(page, server):
+    """From all at once to slower than the picker is drawn: some come while it is drawn."""
+    nbformat.write(notebook([nbformat.v4.new_code_cell(PICKER)]), server.folder / "clicks.ipynb")
+    clicks = LabPage(page, server, "clicks.ipynb")
+    clicks.open()
+    clicks.run_all()
+    widget = clicks.cells.first
+    boxes = widget.get_by_role("checkbox")
+    expect(boxes).to_have_count(12)
+    for _ in range(12):
+        button(widget, "None").click()
+        expect(widget).to_contain_text("Picked: none")
+        boxes.evaluate_all(CLICK_ALL)
+        expect(widget).to_contain_text("(12 of 12)")
+    assert clicks.problems() == []
