@@ -111,7 +111,7 @@ def test_a_prompt_that_is_too_long_is_told_and_is_no_error(model_and_tokenizer):
     parts = controls(explore_contrast(*model_and_tokenizer, PROMPT))
     before = parts["drawing"].value
     parts["Prompt"].value = "ball " * 600
-    assert "Prompt 0 is too long" in parts["message"].value
+    assert "The prompt is too long" in parts["message"].value
     assert parts["drawing"].value == before
     parts["Prompt"].value = "Anna has a ball"
     assert parts["message"].value == "" and parts["drawing"].value != before

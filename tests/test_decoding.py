@@ -93,7 +93,7 @@ def test_a_list_is_padded_on_the_left_and_the_tokenizer_stays_as_it_was(pair):
 @pytest.mark.parametrize(
     ("prompts", "message"),
     [
-        ("", "prompt 0 is empty"),
+        ("", "the prompt is empty"),
         (["Hi", ""], "prompt 1 is empty"),
         ([], "there are no prompts"),
         (7, "a string or a list of strings, not 7"),

@@ -161,7 +161,7 @@ def test_wrong_arguments(tiny):
     vector, context = vector_for(model), model.config.max_position_embeddings
     with pytest.raises(ValueError, match="layer 9 is not in this model: it has layers 0 to 4"):
         sample_steered(model, tokenizer, "Anna", {9: vector}, 1)
-    with pytest.raises(ValueError, match="prompt 0 is empty"):
+    with pytest.raises(ValueError, match="the prompt is empty"):
         sample_steered(model, tokenizer, "", {1: vector}, 1)
     with pytest.raises(ValueError, match=f"{context} new ones were asked for.*at most {context}"):
         sample_steered(model, tokenizer, "Anna", {1: vector}, 1, max_new_tokens=context)

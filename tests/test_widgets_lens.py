@@ -18,7 +18,7 @@ from tutorial_utils import (
     token_strings,
     widgets_lens,
 )
-from tutorial_utils.html_views import visible
+from tutorial_utils.html_views import probability, visible
 from tutorial_utils.widgets_lens import best_five, explore_lens, lens_table, read_lens
 
 PROMPT = "Trump works at McDonald's."
@@ -93,7 +93,8 @@ def test_each_cell_says_its_first_choice_and_its_five_best(parts, llama):
     for layer, place in ((4, 0), (1, 2), (0, seq - 1)):
         tokens, probs = expected(*llama, PROMPT, layer, place)
         title, first = cells[(4 - layer) * seq + place]
-        lines = [f"{p:.3f}  {visible(token)}" for token, p in zip(tokens, probs, strict=True)]
+        pairs = zip(tokens, map(probability, probs), strict=True)
+        lines = [f"{unescape(prob)}  {visible(token)}" for token, prob in pairs]
         assert unescape(title).split("\n") == lines
         assert unescape(first) in (visible(tokens[0]), visible(tokens[0], 12))
 
@@ -144,7 +145,7 @@ def test_an_empty_prompt_is_asked_for_in_words(parts):
 def test_a_prompt_that_is_too_long_is_told_and_is_no_error(parts):
     before = parts.table.value
     parts.text.value = "x " * 300
-    assert parts.message.value.startswith("Prompt 0 is too long") and parts.table.value == before
+    assert parts.message.value.startswith("The prompt is too long") and parts.table.value == before
     assert "at most 256" in parts.message.value
     parts.text.value = "Anna"
     assert not parts.message.value

@@ -38,11 +38,12 @@ def encode(
     # Padded below and not by the tokenizer, which would need a pad token and another setting.
     rows = [tokenizer(text, verbose=False)["input_ids"] if text else [] for text in texts]
     for number, row in enumerate(rows):
+        which = f"prompt {number}" if len(rows) > 1 else "the prompt"
         if not row:
-            raise ValueError(f"prompt {number} is empty: there is nothing to read, give some text")
+            raise ValueError(f"{which} is empty: there is nothing to read, give some text")
         if context is not None and len(row) > context:
             raise ValueError(
-                f"prompt {number} is too long: it has {len(row)} tokens, and this model reads "
+                f"{which} is too long: it has {len(row)} tokens, and this model reads "
                 f"at most {context}; shorten it"
             )
     pad = next((i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id) if i is not None), 0)

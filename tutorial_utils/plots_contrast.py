@@ -105,5 +105,6 @@ def plot_before_after(
         axes.title.set_fontsize(10)
         axes.spines[["top", "right"]].set_visible(False)
     panels[0].set(ylabel="after", xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
-    panels[-1].legend(loc="best", fontsize=8)
+    if panels[-1].get_legend_handles_labels()[0]:
+        panels[-1].legend(loc="best", fontsize=8)
     return figure

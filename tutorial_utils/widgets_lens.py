@@ -20,7 +20,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .activations import read_activations
 from .decoding import encode, token_strings
-from .html_views import MONO, visible
+from .html_views import MONO, probability, visible
 from .lens import lens_choices
 from .widgets_shared import (
     SET_FROM_HERE,
@@ -79,12 +79,11 @@ def lens_table(view: LensView, layers: Sequence[int], name: str = "lens") -> str
 
 def best_five(view: LensView, layer: int, place: int) -> str:
     """The five best of one cell as HTML: bars with their probabilities."""
-    rows = []
-    for choice, prob in zip(view.choices[layer][place], view.probs[layer, place], strict=True):
+    rows, probs = [], view.probs[layer, place].tolist()
+    for choice, prob in zip(view.choices[layer][place], probs, strict=True):
         bar = f"<div style='background: #0072B2; height: 0.9em; width: {240 * prob:.0f}px'></div>"
-        rows.append(
-            f"<tr><td><code>{_html(choice)}</code></td><td>{prob:.3f}</td><td>{bar}</td></tr>"
-        )
+        cells = f"<code>{_html(choice)}</code>", probability(prob), bar
+        rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
     said = f"Layer {layer}, after <code>{_html(view.tokens[place])}</code>: the five best"
     return f"<b>{said}</b><table>{''.join(rows)}</table>"
 
@@ -155,7 +154,8 @@ def explore_lens(
 
 def _cell(view: LensView, layer: int, place: int) -> str:
     choices, probs = view.choices[layer][place], view.probs[layer, place].tolist()
-    five = "&#10;".join(f"{p:.3f}  {_html(c)}" for c, p in zip(choices, probs, strict=True))
+    pairs = zip(choices, map(probability, probs), strict=True)
+    five = "&#10;".join(f"{prob}  {_html(choice)}" for choice, prob in pairs)
     color = colormaps["viridis"](probs[0])
     ink = "black" if np.dot(color[:3], [0.3, 0.6, 0.1]) > 0.4 else "white"
     look = f"background: {to_hex(color)}; color: {ink}"

@@ -9,6 +9,7 @@ import ipywidgets as widgets
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from .decoding import encode
 from .html_views import steering_table
 from .steering import Samples, sample_steered
 from .widgets_shared import Explorer, LayerPicker, errors_shown, message_line, tell_mistake
@@ -64,6 +65,7 @@ def explore_steering(
                 message.value = "Type the beginning of a story."
                 return
             try:
+                encode(model, tokenizer, start.value)
                 without = sample((), 0)
             except ValueError as error:  # too long
                 tell_mistake(message, error)

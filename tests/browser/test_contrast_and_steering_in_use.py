@@ -136,12 +136,12 @@ def test_prompts_of_all_kinds_and_no_layer(lesson: LabPage, loaded):
     type_line(typed, "")
     expect(widget).to_contain_text("Type a prompt and press Enter.")
     type_line(typed, TOO_LONG)
-    expect(widget).to_contain_text("Prompt 0 is too long: it has")
+    expect(widget).to_contain_text("The prompt is too long: it has")
     lesson.shoot(widget, "too_long")
     nasty = "<b>Anna</b> & Ben's é🙂"
     type_line(typed, nasty)
     check(widget, loaded, nasty, last_of(nasty), [2, 4], 0.1)
-    expect(widget).not_to_contain_text("Prompt 0 is too long")
+    expect(widget).not_to_contain_text("The prompt is too long")
     lesson.shoot(widget, "nasty")
     long = "Anna has the red ball and Ben the lamp. " * 10
     type_line(typed, long)
@@ -267,7 +267,7 @@ def test_beginnings_of_all_kinds(lesson: LabPage, told):
     expect(widget).to_contain_text("Type the beginning of a story.")
     lesson.shoot(widget, "no_beginning")
     type_line(typed, TOO_LONG)
-    expect(widget).to_contain_text("Prompt 0 is too long: it has")
+    expect(widget).to_contain_text("The prompt is too long: it has")
     lesson.shoot(widget, "too_long")
     nasty = "<b>Anna</b> & Ben's é🙂"
     type_line(typed, nasty)
