@@ -144,6 +144,17 @@ def test_messages_are_handled_in_the_thread_of_the_cells(kernel, made):
     loop.close()
 
 
+@pytest.mark.parametrize("kernel_of", [object(), SimpleNamespace(kernel=object()), None])
+def test_no_kernel_or_another_kind_of_kernel_is_left_as_it_is(monkeypatch, kernel_of):
+    monkeypatch.setattr(tutorial_utils.widgets_shared, "get_ipython", lambda: kernel_of)
+    assert LayerPicker([0, 1]).value == (0, 1)
+
+
+def test_a_kernel_without_a_running_loop_is_left_as_it_is(kernel):
+    LayerPicker([0, 1])
+    assert kernel.shell_handlers["comm_msg"] is kernel.handle
+
+
 def test_a_kernel_that_is_shut_down_waits_for_nothing(kernel):
     async def cell() -> None:
         LayerPicker([0, 1])

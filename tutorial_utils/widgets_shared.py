@@ -75,8 +75,11 @@ def handle_in_cells_thread() -> None:
     if handle is None or hasattr(handle, "__wrapped__"):  # no kernel, or it is done
         return
     if threading.current_thread() is not threading.main_thread():
-        return  # a cell that runs in a subshell itself: there is no telling where the others run
-    loop = asyncio.get_running_loop()
+        return  # made in a thread of the reader's, or in a cell of a subshell
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        return  # a kernel that runs its cells without one has no other threads either
 
     @functools.wraps(handle)
     def handle_there(*args: object) -> None:
