@@ -7,7 +7,6 @@ docstrings. Runs in .venv-site, on requirements-site.txt.
 from __future__ import annotations
 
 import ast
-import re
 import shutil
 import subprocess
 import sys
@@ -66,13 +65,8 @@ def gather_texts(source: Path) -> None:
         text = path.read_text(encoding="utf-8")
         to.write_text(text.replace("](../README.md)", "](../index.md)"), encoding="utf-8")
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    (source / "index.md").write_text(link_lessons(readme) + contents(), encoding="utf-8")
+    (source / "index.md").write_text(readme + contents(), encoding="utf-8")
     (source / "docs" / "api.md").write_text(api_page(), encoding="utf-8")
-
-
-def link_lessons(readme: str) -> str:
-    """The names of lessons in README's table become links: on GitHub they stand above the files."""
-    return re.sub(r"^\| `(\d\d_\w+)` \|", r"| [\1](notebooks/\1.ipynb) |", readme, flags=re.M)
 
 
 def contents() -> str:
