@@ -95,8 +95,9 @@ def move_controls() -> int:
         return 0
     from ipywidgets.widgets import widget
 
+    made = getattr(widget, "_instances", None)  # ipywidgets 8; what 7 has warns there
     moves = 0
-    for control in list(widget._instances.values()):
+    for control in list((widget.Widget.widgets if made is None else made).values()):
         for move in _moves(control):
             moves += 1
             try:

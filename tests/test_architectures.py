@@ -75,6 +75,7 @@ EXCEPTIONS = {
     # sizes that must fit other sizes
     "dots3_note_vision_encoder": {"adapter_in_dim": 32, "adapter_out_dim": 32},
     "dots3_note_audio_encoder": {"adapter_input_size": 32, "adapter_out_dim": 32},
+    "dory": {"n_input_layers": 1, "n_output_layers": 1},
     "falcon_h1": {"mamba_d_ssm": 64},
     "gemma3n_text": GEMMA_PER_LAYER,
     "gemma4_text": GEMMA_PER_LAYER,

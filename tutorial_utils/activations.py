@@ -52,7 +52,9 @@ def record_activations(
     dtype: the data type to keep them in; by default the model's.
     detach: False leaves the tensors in the autograd graph.
     stop: compute nothing after the last layer asked for. The model's call then has no result: the
-        block ends there, and what follows the call inside the block is not run.
+        block ends there, and what follows the call inside the block is not run. A model
+        that runs a layer more than once is refused, but not by a block that stops at that layer:
+        it keeps what the first time gave.
 
     A pass that is given the KV cache which the pass before left is appended along seq, so that
     `generate` gives (batch, all tokens, hidden); its last token is chosen but never read. Any

@@ -214,10 +214,12 @@ def _steps(model, tokenizer, prompt, inputs, max_new_tokens, choose) -> Iterator
     context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     decode = partial(tokenizer.decode, skip_special_tokens=True, clean_up_tokenization_spaces=False)
     before = len(decode(ids[0]))
+    known = inspect.signature(model.forward).parameters
+    kv_cache = "cache" if "cache" in known else "past_key_values"  # before transformers 5.24
     unread, cache = ids, None
     for _ in range(max_new_tokens):
-        outputs = _forward(model, unread, mask, past_key_values=cache, use_cache=True)
-        cache = getattr(outputs, "past_key_values", None)
+        outputs = _forward(model, unread, mask, **{kv_cache: cache}, use_cache=True)
+        cache = getattr(outputs, kv_cache, None)
         logits = outputs.logits[0, -1].float()
         token_id = int(choose(logits))
         if not 0 <= token_id < len(logits):
