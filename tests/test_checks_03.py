@@ -11,7 +11,7 @@ PROMPT = "The capital of France is Paris."
 
 
 def right_count(probs, top_p):
-    return int((probs.sort(descending=True).values.cumsum(dim=-1) < top_p).sum()) + 1
+    return min(more_than_all(probs, top_p), len(probs))
 
 
 def unsorted(probs, top_p):
@@ -24,6 +24,10 @@ def one_too_few(probs, top_p):
 
 def goes_past_an_exact_sum(probs, top_p):
     return int((probs.sort(descending=True).values.cumsum(dim=-1) <= top_p).sum()) + 1
+
+
+def more_than_all(probs, top_p):
+    return int((probs.sort(descending=True).values.cumsum(dim=-1) < top_p).sum()) + 1
 
 
 def a_count_for_each(probs, top_p):
@@ -42,6 +46,7 @@ def a_count_for_each(probs, top_p):
         (unsorted, "sorted"),
         (one_too_few, "is kept too"),
         (goes_past_an_exact_sum, "that is enough"),
+        (more_than_all, "never more than all"),
     ],
 )
 def test_tokens_kept(answer, said, capsys):

@@ -116,21 +116,25 @@ def test_last_real(capsys, answer, verdict):
 
 
 def test_strongest(capsys):
-    # At the last token, decoder layer 1 adds most, and of the others layer 4. At the first token
-    # it is layer 3.
+    # Decoder layer 1 adds most everywhere. Of the others it is layer 4 at the last token, and
+    # layer 3 at the first.
     lengths = [[1, 1], [9, 9], [10, 10], [90, 11], [91, 44], [92, 50]]
     activations = {
         i: torch.tensor(row)[None, :, None].expand(1, 2, 3).float() for i, row in enumerate(lengths)
     }
     for answer, verdict in [
-        (4, "Right: "),
-        (torch.tensor(4), "Right: "),
-        (1, "left out here"),
-        (2, "2 too low"),
-        (3, "1 too low"),
-        (5, "not the one that adds the most"),
-        (7, "argmax"),
-        (1.5, "whole number"),
+        (torch.tensor([3, 4]), "Right: "),
+        ([3, 4], "Right: "),
+        (torch.tensor([1, 1]), "left out here"),
+        (torch.tensor([1, 2]), "2 too low"),
+        (torch.tensor([2, 3]), "1 too low"),
+        (torch.tensor([3, 5]), "at token 1, decoder layer 5 does not add the most"),
+        (torch.tensor([7, 7]), "at token 0"),
+        (4, "expected shape (2,), got ()"),
+        (torch.tensor([2, 3, 4, 5]), "`dim=0`"),
+        (torch.tensor([3.0, 4.0]), "whole numbers"),
+        (torch.tensor([True, True]), "whole numbers"),
+        ("layer 4", "got str"),
         (..., "Not tried yet"),
     ]:
         check_strongest(answer, activations)

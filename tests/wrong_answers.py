@@ -86,7 +86,7 @@ WRONG: dict[str, list[list[str]]] = {
         ],
     ],
     "04": [
-        ["strongest = change[:, -1].argmax().item()", "strongest = change[:, -1].max().item()"],
+        ["strongest = change.argmax(dim=0) + 1", "strongest = change[1:].argmax(dim=1) + 2"],
         [
             "def output_of(model, module, x):  # the hook stays\n"
             "    kept = []\n"

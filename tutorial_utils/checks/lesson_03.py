@@ -18,6 +18,7 @@ def check_tokens_kept(tokens_kept: Callable) -> None:
     """`tokens_kept(probs (vocab,), top_p)` counts the nucleus; sums here are exact in binary."""
     flat, mixed = torch.full((8,), 0.125), torch.tensor([0.125, 0.125, 0.25, 0.5])
     cases = [(mixed, 0.6, 2), (mixed, 0.4, 1), (mixed, 0.75, 2), (flat, 0.9, 8), (flat, 0.5, 4)]
+    cases.append((torch.full((3,), 0.333), 1.0, 3))  # the sum stays below 1, as rounded ones do
     hints = {
         -1: "the token that brings the sum to top_p is kept too.",
         1: "when the sum is top_p exactly, that is enough.",
@@ -30,6 +31,9 @@ def check_tokens_kept(tokens_kept: Callable) -> None:
         if isinstance(got, torch.Tensor) and got.numel() != 1:
             found = f"for {case} expected one number, got a tensor of shape {tuple(got.shape)}."
             raise NotYet(found, "count with sum().")
+        if int(got) > len(probs):
+            found = f"for {case} got {int(got)}, and there are {len(probs)} tokens."
+            raise NotYet(found, "a sum of floats can stay a little below 1: never more than all.")
         if int(got) != want:
             unsorted = int((probs.cumsum(dim=-1) < top_p).sum()) + 1
             hint = hints.get(int(got) - want, "add up the most probable tokens first.")

@@ -13,23 +13,33 @@ from tutorial_utils.views import residual_changes
 __all__ = ["check_last_real", "check_output_of", "check_strongest"]
 
 
-@exercise("that decoder layer adds the most at the last token.")
-def check_strongest(strongest: int, activations: Mapping[int, torch.Tensor]) -> None:
-    """`strongest` is the decoder layer, from 2, with the largest relative change."""
-    want = int(residual_changes(activations)[1:, -1].argmax()) + 2
-    if isinstance(strongest, torch.Tensor) and strongest.numel() == 1:
-        strongest = strongest.item()
-    if isinstance(strongest, bool) or not isinstance(strongest, int):
-        hint = "`.item()` makes a number of a tensor that holds one."
-        raise NotYet(f"expected a whole number, got {type(strongest).__name__}.", hint)
+@exercise("for each token, that decoder layer adds the most.")
+def check_strongest(strongest: torch.Tensor, activations: Mapping[int, torch.Tensor]) -> None:
+    """`strongest` (seq,) holds the decoder layers, from 2, with the largest relative change."""
+    changes = residual_changes(activations)[1:]  # (n - 1, seq)
+    want = changes.argmax(dim=0) + 2
+    try:
+        strongest = torch.as_tensor(strongest).cpu()
+    except (TypeError, ValueError, RuntimeError):
+        found = f"expected a tensor of shape {tuple(want.shape)}, got {type(strongest).__name__}."
+        raise NotYet(found, "`change[1:].argmax(dim=0)` gives a row for each token.") from None
+    if strongest.shape != want.shape:
+        found = f"expected shape {tuple(want.shape)}, got {tuple(strongest.shape)}."
+        hint = "search along the axis of the layers, `dim=0`, once for each token."
+        raise NotYet(found, hint)
+    if strongest.is_floating_point() or strongest.dtype == torch.bool:
+        raise NotYet(f"expected whole numbers, got {strongest.dtype}.", "take the `argmax`.")
+    wrong = (strongest != want).nonzero().flatten().tolist()
+    if not wrong:
+        return
     hint = "`argmax` counts from 0, and row 0 of `change[1:]` belongs to decoder layer 2."
-    if strongest == 1:
+    for low in (1, 2):
+        if torch.equal(strongest + low, want):
+            raise NotYet(f"each number is {low} too low.", hint)
+    if (strongest == 1).any():
         raise NotYet("decoder layer 1 is left out here.", hint)
-    if strongest in (want - 2, want - 1):
-        raise NotYet(f"{strongest} is {want - strongest} too low.", hint)
-    if strongest != want:
-        hint = "take the last token, `change[1:, -1]`, and its `argmax`."
-        raise NotYet(f"decoder layer {strongest} is not the one that adds the most.", hint)
+    found = f"at token {wrong[0]}, decoder layer {strongest[wrong[0]]} does not add the most."
+    raise NotYet(found, "take the `argmax` of `change[1:]` along the axis of the layers.")
 
 
 class _Layer(nn.Module):
