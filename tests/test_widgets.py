@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import threading
 from types import SimpleNamespace
 
@@ -85,6 +86,13 @@ def test_work_in_progress_is_shown_until_it_is_done():
     assert message.value == ""
 
 
+def test_the_stop_button_is_no_error():
+    message = message_line()
+    with pytest.raises(KeyboardInterrupt), errors_shown(message, "Reading …"):
+        raise KeyboardInterrupt
+    assert message.value == "Stopped."
+
+
 def test_what_a_callback_says_stays():
     message = message_line()
     with errors_shown(message, "Reading …"):
@@ -101,16 +109,30 @@ def test_an_explorer_says_in_one_line_what_it_does():
 
 @pytest.fixture
 def kernel(monkeypatch):
-    """A kernel that notes which thread handles a message; one that says "fail" is an error."""
+    """A kernel that notes which thread handles a message.
+
+    "fail" is an error in a callback, and "stop" the stop button while it runs.
+    """
     handled = []
 
     def handle(message: str) -> None:
         handled.append((message, threading.get_ident()))
         if message == "fail":
             raise ValueError(message)
+        if message == "stop":
+            signal.raise_signal(signal.SIGINT)
 
     found = SimpleNamespace(shell_handlers={"comm_msg": handle}, handled=handled, handle=handle)
     found.send = lambda message: found.shell_handlers["comm_msg"](message)
+    found.errors = []
+
+    def send_and_note(message: str) -> None:
+        try:
+            found.send(message)
+        except BaseException as error:
+            found.errors.append(error)
+
+    found.send_and_note = send_and_note
     monkeypatch.setattr(
         tutorial_utils.widgets_shared, "get_ipython", lambda: SimpleNamespace(kernel=found)
     )
@@ -127,7 +149,10 @@ def test_messages_are_handled_in_the_thread_of_the_cells(kernel, made):
         made()
         assert once is kernel.shell_handlers["comm_msg"] is not kernel.handle
         kernel.send("from the cell")
-        others = [threading.Thread(target=kernel.send, args=[m]) for m in ("fail", "moved")]
+        others = [
+            threading.Thread(target=kernel.send_and_note, args=[message])
+            for message in ("fail", "stop", "moved")
+        ]
         for other in others:
             other.start()
             other.join(timeout=0.1)
@@ -136,11 +161,15 @@ def test_messages_are_handled_in_the_thread_of_the_cells(kernel, made):
         await asyncio.sleep(0.1)
         assert not any(other.is_alive() for other in others)
 
-    loop = asyncio.new_event_loop()
-    loop.set_exception_handler(lambda *_: None)  # of "fail", which the kernel tells in its log
-    loop.run_until_complete(cells())
-    here = threading.get_ident()
-    assert kernel.handled == [("from the cell", here), ("fail", here), ("moved", here)]
+    loop, before = asyncio.new_event_loop(), signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:  # an idle kernel ignores the stop button
+        loop.run_until_complete(cells())
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert [said for said, _ in kernel.handled] == ["from the cell", "fail", "stop", "moved"]
+    assert {thread for _, thread in kernel.handled} == {threading.get_ident()}
+    assert {type(error) for error in kernel.errors} == {ValueError, KeyboardInterrupt}
     loop.close()
 
 

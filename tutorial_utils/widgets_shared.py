@@ -6,8 +6,10 @@ Only ipywidgets that versions 7.7 and 8 both have, and no JavaScript of our own.
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import functools
 import html
+import signal
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -54,6 +56,9 @@ def errors_shown(message: widgets.HTML, doing: str = "") -> Iterator[None]:
     message.value = html.escape(doing)
     try:
         yield
+    except KeyboardInterrupt:
+        message.value = "Stopped."
+        raise
     except Exception as error:
         message.value = f"<b>This did not work:</b> {html.escape(str(error))}"
         raise
@@ -82,20 +87,24 @@ def handle_in_cells_thread() -> None:
         return  # a kernel that runs its cells without one has no other threads either
 
     @functools.wraps(handle)
-    def handle_there(*args: object) -> None:
+    def handle_there(*args: object) -> object:
         if threading.current_thread() is threading.main_thread():
             return handle(*args)
-        done = threading.Event()
+        done = concurrent.futures.Future()
 
         def work() -> None:
+            before = signal.signal(signal.SIGINT, signal.default_int_handler)  # the stop button
             try:
-                handle(*args)
+                done.set_result(handle(*args))
+            except BaseException as error:  # an interrupt would end the kernel here
+                done.set_exception(error)
             finally:
-                done.set()
+                signal.signal(signal.SIGINT, before)
 
         loop.call_soon_threadsafe(work)
-        while loop.is_running() and not done.wait(timeout=1):
-            pass  # a kernel that is shut down never gets to it
+        while loop.is_running() and not done.done():  # a kernel that is shut down never gets to it
+            concurrent.futures.wait([done], timeout=1)
+        return done.result() if done.done() else None
 
     handlers["comm_msg"] = handle_there
 

@@ -196,6 +196,52 @@ def test_callbacks_wait_for_each_other_and_for_a_cell(page, server):
     assert once.problems() == []
 
 
+SLOW = """
+import time
+
+import ipywidgets as widgets
+
+from tutorial_utils.widgets import Explorer
+
+slider, told = widgets.IntSlider(description="slow"), widgets.HTML("at rest")
+
+
+def work(change):
+    told.value = f"at work on {change.new}"
+    if change.new == 2:
+        for _ in range(600):
+            time.sleep(0.1)
+
+
+slider.observe(work, "value")
+Explorer([slider, told], "move it")
+"""
+
+
+def test_the_stop_button_stops_a_callback(page, server):
+    """And the kernel lives on: the next cell runs, and the widget works."""
+    cells = [SLOW, "print('the next cell has run')"]
+    nbformat.write(
+        notebook([nbformat.v4.new_code_cell(cell) for cell in cells]), server.folder / "slow.ipynb"
+    )
+    slow = LabPage(page, server, "slow.ipynb")
+    slow.open()
+    slow.run_all()
+    handle = page.locator(".noUi-handle")
+    told = page.locator(".widget-html", has_text="at ")
+    press(handle, "ArrowRight")
+    expect(told).to_have_text("at work on 1")
+    press(handle, "ArrowRight")  # this one goes to the other thread
+    expect(told).to_have_text("at work on 2")
+    slow.page.get_by_role("menuitem", name="Kernel", exact=True).click()
+    slow.page.get_by_role("menuitem", name="Interrupt Kernel").click()
+    slow.cell("the next cell").locator(".cm-content").click()
+    page.keyboard.press("Control+Enter")
+    expect(slow.cell("the next cell").locator(".jp-InputArea-prompt")).to_have_text("[3]:")
+    press(handle, "ArrowRight")
+    expect(told).to_have_text("at work on 3")
+
+
 PICKER = """
 import time
 
