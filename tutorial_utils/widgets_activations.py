@@ -23,7 +23,8 @@ def explore_activations(
     A `picker` that other widgets use too can be given.
     """
     picker = LayerPicker(list(activations)) if picker is None else picker
-    view = widgets.Dropdown(options=list(VIEWS), description="View", layout={"width": "420px"})
+    wide = {"width": "420px", "max_width": "100%"}
+    view = widgets.Dropdown(options=list(VIEWS), description="View", layout=wide)
     places = [(f"{i}: {token!r}", i) for i, token in enumerate(tokens)]
     token = widgets.Dropdown(options=places, value=len(places) - 1, description="Token")
     leave_out = widgets.Checkbox(

@@ -103,7 +103,7 @@ def handle_in_cells_thread() -> None:
 
         loop.call_soon_threadsafe(work)
         while loop.is_running() and not done.done():  # a kernel that is shut down never gets to it
-            concurrent.futures.wait([done], timeout=1)
+            concurrent.futures.wait([done], timeout=0.2)
         return done.result() if done.done() else None
 
     handlers["comm_msg"] = handle_there

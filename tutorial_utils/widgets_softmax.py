@@ -24,7 +24,8 @@ def explore_softmax(
     """
     if not logits:
         raise ValueError("there are no logits: give at least one {prompt: logits (vocab,)}")
-    wide = {"style": {"description_width": "130px"}, "layout": {"width": "440px"}}
+    layout = {"width": "440px", "max_width": "100%"}
+    wide = {"style": {"description_width": "130px"}, "layout": layout}
     prompt = widgets.Dropdown(options=list(logits), description="Prompt", **wide)
     temperature = widgets.FloatLogSlider(
         value=1.0, min=-1, max=1, step=0.05, readout_format=".2f", description="Temperature", **wide
