@@ -153,10 +153,13 @@ def explore_contrast(
     said, message = widgets.HTML(), message_line()
     drawing = widgets.HTML(layout=widgets.Layout(width="100%"))
 
+    refused = False  # whether the prompt was; until another is typed, the message says why
+
     def read(_: object) -> None:
-        nonlocal view
+        nonlocal view, refused
         with errors_shown(message, "The model reads the prompt …"):
-            if not readable(model, tokenizer, text.value, message):
+            refused = not readable(model, tokenizer, text.value, message)
+            if refused:
                 return
             view = read_contrast(model, tokenizer, text.value)
             token.unobserve(redraw, "value")  # new options move the slider: draw once, after both
@@ -165,6 +168,8 @@ def explore_contrast(
             redraw()
 
     def redraw(_: object = None) -> None:
+        if refused:
+            return
         with errors_shown(message):
             candidates = [i for i in picker.value if i in view.divergence]
             if not candidates:

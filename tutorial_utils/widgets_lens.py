@@ -109,15 +109,20 @@ def explore_lens(
     message = message_line()
     table, mark, best = (widgets.HTML(layout={"max_width": "100%"}) for _ in range(3))
 
+    refused = False  # whether the prompt was; until another is typed, the message says why
+
     def read(_: object) -> None:
-        nonlocal view
+        nonlocal view, refused
         with errors_shown(message, "The model reads the prompt …"):
-            if not readable(model, tokenizer, text.value, message):
+            refused = not readable(model, tokenizer, text.value, message)
+            if refused:
                 return
             view = read_lens(model, tokenizer, text.value)
             show_table()
 
     def show_table(_: object = None) -> None:
+        if refused:
+            return
         with errors_shown(message):
             rows = [i for i in picker.value if i < len(view.probs)]
             if not rows:
@@ -135,6 +140,8 @@ def explore_lens(
             show_cell()
 
     def show_cell(_: object = None) -> None:
+        if refused:
+            return
         with errors_shown(message):
             row = len(layer.options) - layer.index  # the last layer is at the top
             place = f".{name} tbody tr:nth-child({row}) td:nth-child({token.index + 2})"

@@ -137,6 +137,9 @@ def test_prompts_of_all_kinds_and_no_layer(lesson: LabPage, loaded):
     expect(widget).to_contain_text("Type a prompt and press Enter.")
     type_line(typed, TOO_LONG)
     expect(widget).to_contain_text("The prompt is too long: it has")
+    press(handles(widget, "alpha"), "ArrowRight", "ArrowLeft")
+    lesson.page.wait_for_timeout(500)  # the message stays, whatever is moved
+    expect(widget).to_contain_text("The prompt is too long: it has")
     lesson.shoot(widget, "too_long")
     nasty = "<b>Anna</b> & Ben's é🙂"
     type_line(typed, nasty)
