@@ -52,6 +52,7 @@ def explore_steering(
             raise ValueError(f"layers {layers} are picked; directions are for {[*directions]}")
         key = (start.value, layers, by) if layers and by else start.value
         if key not in made:
+            encode(model, tokenizer, start.value)  # its errors speak of one prompt, not of three
             begun = perf_counter()
             chosen = {layer: directions[layer] for layer in layers if by}
             prompts = [start.value] * STORIES
@@ -65,7 +66,6 @@ def explore_steering(
                 message.value = "Type the beginning of a story."
                 return
             try:
-                encode(model, tokenizer, start.value)
                 without = sample((), 0)
             except ValueError as error:  # too long
                 tell_mistake(message, error)
