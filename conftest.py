@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent
-sys.path[:0] = [str(ROOT / folder) for folder in ("tests", "scripts", "bench")]
+sys.path[:0] = [str(ROOT / folder) for folder in ("tests", "tests/notebooks", "scripts", "bench")]
 
 import notebook_tools  # noqa: E402
 

@@ -39,7 +39,7 @@ from tutorial_utils import (
     read_activations,
     record_activations,
 )
-from tutorial_utils.models import DTYPE
+from tutorial_utils.models.load import DTYPE
 
 SIZES = {
     "8b": {  # as published for meta-llama/Llama-3.1-8B

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from models import SHIPPED
 from torch import Tensor, nn
+
+from models import SHIPPED
 
 Tool = Callable[[Tensor], dict[int, Tensor] | None]
 

@@ -14,9 +14,10 @@ answers = os.fdopen(os.dup(1), "w")
 os.dup2(2, 1)
 
 import torch  # noqa: E402
-from models import build, token_ids  # noqa: E402
 from tools import GROUPS, bare, minimal_hooks  # noqa: E402
 from torch.profiler import ProfilerActivity, profile  # noqa: E402
+
+from models import build, token_ids  # noqa: E402
 
 torch.set_num_threads(1)
 group = sys.argv[1]

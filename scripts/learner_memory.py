@@ -15,9 +15,7 @@ from pathlib import Path
 
 import psutil
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
-
-from notebook_tools import LESSONS, StrictClient, read  # noqa: E402
+from notebook_tools import LESSONS, StrictClient, read
 
 MIB = 2**20
 

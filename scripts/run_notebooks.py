@@ -19,9 +19,7 @@ import nbformat
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
-
-from notebook_tools import (  # noqa: E402
+from notebook_tools import (
     KEPT,
     LESSONS,
     METADATA,

@@ -1,7 +1,7 @@
 """Runs the tests and the notebooks on old and new versions: `make test-versions`.
 
     python scripts/test_versions.py                       oldest, between and newest
-    python scripts/test_versions.py oldest tests/test_models.py    one of them, and these tests only
+    python scripts/test_versions.py oldest tests/models/test_load.py    one of them, and these tests only
 
 Each set of versions gets an environment of its own in `.versions/`, which git ignores and which is
 kept for the next run; `rm -rf .versions` makes them anew. Prints a row for docs/versions.md for

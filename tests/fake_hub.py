@@ -136,7 +136,7 @@ def load_from(
 
 
 def main() -> None:
-    from tutorial_utils.models import load_model
+    from tutorial_utils.models.load import load_model
 
     results = {}
     for name in sys.argv[1:]:

@@ -17,9 +17,9 @@ from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PretrainedConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from tiny_models import count_hooks
-from tutorial_utils.activations import (
+from tutorial_utils.activations.layers import find_decoder_layers
+from tutorial_utils.activations.record_and_edit import (
     edit_activations,
-    find_decoder_layers,
     read_activations,
     record_activations,
 )

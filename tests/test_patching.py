@@ -8,13 +8,7 @@ import torch
 
 import test_architectures
 from tiny_models import count_hooks
-from tutorial_utils import (
-    encode,
-    next_token_logits,
-    patch_each,
-    read_activations,
-    read_parts,
-)
+from tutorial_utils import encode, next_token_logits, patch_each, read_activations, read_parts
 
 CLEAN, CORRUPTED = "The capital of France is", "The capital of Italy is"
 

@@ -17,7 +17,7 @@ import corpus
 import evaluate
 import train
 from tutorial_utils import POCKET_LLAMA
-from tutorial_utils.models import DTYPE
+from tutorial_utils.models.load import DTYPE
 
 
 @pytest.fixture(scope="module")

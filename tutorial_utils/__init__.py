@@ -1,4 +1,4 @@
-"""The functions that the notebooks derive by hand, ready to import.
+"""Read the inside of a causal language model: the tool that the lessons derive by hand.
 
 `from tutorial_utils import load_model` works for every name below. A name's module is imported
 when the name is first asked for, so that `import tutorial_utils` costs nothing and brings in
@@ -11,11 +11,10 @@ from importlib import import_module
 from typing import Any
 
 __version__ = "0.1.0"
-
 _MODULES = {
-    "models": ["POCKET_LLAMA", "load_model", "pick_device", "pick_dtype"],
-    "decoder_layers": ["find_decoder_layers"],
-    "activations": ["edit_activations", "read_activations", "record_activations"],
+    "models.load": ["POCKET_LLAMA", "load_model", "pick_device", "pick_dtype"],
+    "activations.layers": ["find_decoder_layers"],
+    "activations.record_and_edit": ["edit_activations", "read_activations", "record_activations"],
     "decoding": [
         "DecodingStep",
         "decoding_steps",
@@ -41,37 +40,21 @@ _MODULES = {
         "contrast_logits",
         "jensen_shannon",
     ],
-    "plots": [
+    "patching": ["patch_each", "read_parts"],
+    "steering": ["Samples", "mean_differences", "sample_steered"],
+    "measures": ["largest_coordinates", "layer_similarity", "residual_changes", "residual_norms"],
+    "harvest.write": ["harvest_activations"],
+    "harvest.files": ["read_harvest"],
+    "draw.figures": [
         "plot_distributions",
         "plot_layer_token_heatmap",
         "plot_next_token",
-        "plot_pipeline",
         "plot_similarity",
         "plot_tokens",
     ],
-    "html_views": ["steering_table"],
-    "patching": ["patch_each", "read_parts"],
-    "plots_contrast": ["plot_before_after", "plot_contrast"],
-    "plots_lens": ["plot_answer_layers", "plot_answers_by_layer", "plot_spread_by_layer"],
-    "steering": ["Samples", "mean_differences", "sample_steered"],
-    "token_views": ["continue_prompt", "filtered_choice", "token_rows"],
-    "views": ["largest_coordinates", "layer_similarity", "residual_changes", "residual_norms"],
-    "widgets": [
-        "LayerPicker",
-        "explore_activations",
-        "explore_softmax",
-        "explore_tokens",
-        "step_decoding",
-    ],
-    "widgets_contrast": ["explore_contrast"],
-    "widgets_lens": ["explore_lens"],
-    "widgets_steering": ["explore_steering"],
-    "doctor": ["check_machine", "short_report"],
-    "harvest": ["harvest_activations"],
-    "harvest_files": ["read_harvest"],
+    "doctor.report": ["check_machine", "short_report"],
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
-
 __all__ = sorted(_MODULE_OF)
 
 

@@ -2,7 +2,7 @@
 
 import sys
 
-from .doctor import main
+from tutorial_utils.doctor.report import main
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 from transformers import LogitsProcessor
 
-from .activations import _layer_numbers, find_decoder_layers, record_activations
-from .lens import kl_divergence, unembed
+from tutorial_utils.activations.layers import find_decoder_layers, layer_numbers
+from tutorial_utils.activations.record_and_edit import record_activations
+from tutorial_utils.lens import kl_divergence, unembed
 
 MOST = 20  # layers that "low" and "high" look at; the paper's parts of a model have no more
 
@@ -53,7 +54,7 @@ def candidate_layers(model: nn.Module, which: str | int | Iterable[int] = "low")
             return found or [n - 1]
         found = range(0, max(1, min(n // 2, MOST)), 2)
         return [i for i in found if i or not _tied(model)] or [min(1, n - 1)]
-    numbers = sorted(_layer_numbers([which] if isinstance(which, int) else which, n))
+    numbers = sorted(layer_numbers([which] if isinstance(which, int) else which, n))
     if numbers[-1] == n:
         raise ValueError(
             f"layer {n} is this model's last: it is what the candidates are contrasted with, so "

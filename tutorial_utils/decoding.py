@@ -14,7 +14,7 @@ from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 # Byte-level BPE writes each byte as one printable character: back from that character to the byte.
-_BYTE_OF_SYMBOL = {symbol: byte for byte, symbol in bytes_to_unicode().items()}
+BYTE_OF_SYMBOL = {symbol: byte for byte, symbol in bytes_to_unicode().items()}
 
 
 def encode(
@@ -54,7 +54,7 @@ def encode(
 
 
 @torch.no_grad()
-def _forward(model: PreTrainedModel, ids: torch.Tensor, mask: torch.Tensor, **options: object):
+def forward_pass(model: PreTrainedModel, ids: torch.Tensor, mask: torch.Tensor, **options: object):
     """One forward pass over the last tokens of `mask`'s; by default logits of the last only."""
     positions = (mask.cumsum(dim=-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
     options = {"position_ids": positions, "logits_to_keep": 1, **options}
@@ -72,7 +72,7 @@ def next_token_logits(
     to rounding. Errors as in `encode`. By hand: lesson 02.
     """
     inputs = encode(model, tokenizer, prompts)
-    outputs = _forward(model, inputs["input_ids"], inputs["attention_mask"], use_cache=False)
+    outputs = forward_pass(model, inputs["input_ids"], inputs["attention_mask"], use_cache=False)
     return outputs.logits[:, -1].float()
 
 
@@ -105,8 +105,8 @@ def _token_string(tokenizer: PreTrainedTokenizerBase, token_id: int) -> str:
     if token is None:  # a model's output is often padded to a round number, beyond the last token
         return f"<id {token_id}>"
     text = tokenizer.decode([token_id], clean_up_tokenization_spaces=False)
-    if "\N{REPLACEMENT CHARACTER}" in text and all(char in _BYTE_OF_SYMBOL for char in token):
-        raw = bytes(_BYTE_OF_SYMBOL[char] for char in token)
+    if "\N{REPLACEMENT CHARACTER}" in text and all(char in BYTE_OF_SYMBOL for char in token):
+        raw = bytes(BYTE_OF_SYMBOL[char] for char in token)
         # "surrogateescape" turns a byte that cannot be decoded into U+DC00 plus that byte.
         chars = raw.decode("utf-8", "surrogateescape")
         return re.sub("[\udc80-\udcff]", lambda c: f"<0x{ord(c[0]) - 0xDC00:02X}>", chars)
@@ -218,7 +218,7 @@ def _steps(model, tokenizer, prompt, inputs, max_new_tokens, choose) -> Iterator
     kv_cache = "cache" if "cache" in known else "past_key_values"  # before transformers 5.24
     unread, cache = ids, None
     for _ in range(max_new_tokens):
-        outputs = _forward(model, unread, mask, **{kv_cache: cache}, use_cache=True)
+        outputs = forward_pass(model, unread, mask, **{kv_cache: cache}, use_cache=True)
         cache = getattr(outputs, kv_cache, None)
         logits = outputs.logits[0, -1].float()
         token_id = int(choose(logits))

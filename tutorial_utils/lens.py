@@ -12,8 +12,8 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
-from .decoder_layers import DecoderLayers, locate
-from .layer_hooks import aside, check_stream, hooked_layers
+from tutorial_utils.activations.hooks import aside, check_stream, hooked_layers
+from tutorial_utils.activations.layers import DecoderLayers, locate
 
 NO_LENS = (
     "the logits of {} are made of more than the residual stream of its last layer, so that no "

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from .activations import edit_activations, find_decoder_layers
-from .decoding import encode, next_token_logits
+from tutorial_utils.activations.layers import find_decoder_layers
+from tutorial_utils.activations.record_and_edit import edit_activations
+from tutorial_utils.decoding import encode, next_token_logits
 
 # What the two parts of a decoder layer are called, in the architectures of transformers.
 PARTS = {

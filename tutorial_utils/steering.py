@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
 
-from .activations import edit_activations, read_activations
-from .decoding import encode
+from tutorial_utils.activations.record_and_edit import edit_activations, read_activations
+from tutorial_utils.decoding import encode
 
 
 class Samples(NamedTuple):

@@ -19,9 +19,9 @@ from tutorial_utils import (
     sample_steered,
     token_strings,
 )
-from tutorial_utils.html_views import visible
-from tutorial_utils.widgets_contrast import contrast_at, read_contrast
-from tutorial_utils.widgets_steering import STORIES, tell_steering
+from tutorial_utils.draw.html import visible
+from tutorial_utils.lessons.contrast.explorer import contrast_at, read_contrast
+from tutorial_utils.lessons.patching.explorer import STORIES, tell_steering
 
 STORY = "One morning, Anna went to the"
 TOO_LONG = "The ball is red. " * 100

@@ -8,8 +8,8 @@ import pytest
 from playwright.sync_api import Locator, expect
 
 from lab_page import LabPage, button, handles, press, type_line
-from tutorial_utils.html_views import visible
-from tutorial_utils.widgets_lens import read_lens
+from tutorial_utils.draw.html import visible
+from tutorial_utils.lessons.lens.explorer import read_lens
 
 RECALL = "Trump works at McDonald's. Trump works at"
 

@@ -16,9 +16,11 @@ from tutorial_utils import (
     record_activations,
     token_strings,
 )
-from tutorial_utils.html_views import number, visible
-from tutorial_utils.token_views import continue_prompt, filtered_choice, token_rows
-from tutorial_utils.views import (
+from tutorial_utils.draw.html import number, visible
+from tutorial_utils.lessons.decoding.steps import continue_prompt
+from tutorial_utils.lessons.softmax.explorer import filtered_choice
+from tutorial_utils.lessons.tokens.explorer import token_rows
+from tutorial_utils.measures import (
     largest_coordinates,
     layer_similarity,
     residual_changes,

@@ -1,0 +1,89 @@
+"""What the package costs to have: time to import, size on the disk, packages that it needs."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import report
+import run
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_import_time():
+    """At most 50 ms beyond torch and transformers, the functions of lesson 04 among them."""
+    code = (
+        "import time, torch, transformers; started = time.process_time(); "
+        "from tutorial_utils import edit_activations, read_activations, record_activations; "
+        "print(time.process_time() - started)"
+    )
+    seconds = subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True)
+    assert float(seconds) < 0.05
+
+
+def test_installed_size():
+    """At most 1 MB with the compiled files, without the shipped model."""
+    assert 10_000 < run.installed_bytes() <= 1_000_000
+
+
+def test_dependencies():
+    """What the package brings along: torch, transformers and accelerate, and what draws."""
+    text = (ROOT / "pyproject.toml").read_text()
+    listed = re.search(r"^dependencies = \[(.*?)\]", text, re.DOTALL | re.MULTILINE)[1]
+    names = set(re.findall(r'^ *"([\w-]+)', listed, re.MULTILINE))
+    allowed = {"torch", "transformers", "accelerate", "numpy", "matplotlib", "ipywidgets"}
+    allowed |= {"psutil", "safetensors", "tqdm"}  # transformers and accelerate need them too
+    assert names == allowed
+
+
+def results(**changed: list[float]) -> dict:
+    """As run.py writes them: every tool twice as long as the bare pass, if not told otherwise."""
+    names = [report.CONTROL, "minimal hooks", report.RECORD, report.READ, report.LAST]
+    names += ["read, first quarter", *report.OTHERS]
+    ratios = {name: [2.0, 2.0, 2.0] for name in names}
+    ratios |= {report.CONTROL: [0.98, 1.0, 1.02], report.READ: [0.9] * 3} | changed
+    ratios["read, first quarter"] = [0.25] * 3
+    row = {"bare_ms": 1.0, "pairs": 3, "minutes": 0.1, "ratios": ratios}
+    whole, last = 13 * 512 * 512 * 4, 13 * 512 * 4
+    return {
+        "rows": {"6 x 128, 1 x 16": row, "12 x 512, 1 x 512": row},
+        "memory": {
+            report.READ: {"peak": 22 * report.MIB, "kept": whole},
+            report.LAST: {"peak": 12 * report.MIB, "kept": last},
+        },
+        "import_ms": 1.0,
+        "installed_bytes": 1000,
+    }
+
+
+def test_bars_that_are_met():
+    assert all(is_met for _, is_met, _ in report.bars(results()))
+
+
+@pytest.mark.parametrize(
+    ("changed", "missed"),
+    [
+        ({report.RECORD: [2.1] * 3}, "median within the control's spread of minimal hooks"),
+        ({"pyvene": [0.85] * 3}, "no other tool faster than `read_activations`"),
+        ({"nnterp": [1.2] * 3}, "nnterp takes at least 1.4 times as long"),
+        ({report.READ: [0.99] * 3}, "at most 0.98 of the bare pass"),
+    ],
+)
+def test_bars_that_are_not_met_are_said(changed, missed):
+    told = [name for name, is_met, _ in report.bars(results(**changed)) if not is_met]
+    assert any(missed in name for name in told)
+
+
+def test_rows_that_were_not_measured_are_named():
+    text = report.gaps(results())
+    assert "pocket-llama, 8 x 512" in text.partition("Fewer than 30 pairs")[0]
+    assert "6 x 128, 1 x 16" in text.partition("Fewer than 30 pairs")[2]
+
+
+def test_a_row_that_another_tool_wins_is_named():
+    lines = report.wins(results(**{"pyvene": [0.89] * 3}))
+    assert len(lines) == 2 and "pyvene, by 0.010 of a bare pass, less than" in lines[0]

@@ -1,0 +1,122 @@
+"""`make lab`: the settings of the server, and a real one that is asked for the first lesson."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "scripts"))
+
+import lab  # noqa: E402
+
+NO_DISPLAY = {"DISPLAY": "", "WAYLAND_DISPLAY": ""}
+CODESPACE = {
+    "CODESPACE_NAME": "octo-lamp-x7",
+    "GITHUB_CODESPACES_PORT_FORWARDING_DOMAIN": "app.github.dev",
+}
+
+
+def options(monkeypatch: pytest.MonkeyPatch, **environment: str) -> set[str]:
+    for name in ["IP", "PORT", *NO_DISPLAY, *CODESPACE]:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    return set(lab.options("a-token"))
+
+
+def test_loopback_unless_told_otherwise(monkeypatch):
+    default = {"--ServerApp.ip=127.0.0.1", "--ServerApp.port=8888"}
+    assert default <= options(monkeypatch)
+    elsewhere = {"--ServerApp.ip=0.0.0.0", "--ServerApp.port=9999"}
+    assert elsewhere <= options(monkeypatch, IP="0.0.0.0", PORT="9999")
+
+
+def test_allows_root_only_to_root(monkeypatch):
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert "--ServerApp.allow_root=True" in options(monkeypatch)
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert "--ServerApp.allow_root=False" in options(monkeypatch)
+
+
+def test_opens_a_browser_only_where_there_is_a_display(monkeypatch):
+    monkeypatch.setattr(sys, "platform", "linux")
+    assert "--ServerApp.open_browser=False" in options(monkeypatch)
+    assert "--ServerApp.open_browser=True" in options(monkeypatch, DISPLAY=":0")
+
+
+def test_in_a_codespace_the_address_that_it_forwards_is_let_in_and_no_other(monkeypatch, capsys):
+    assert not [
+        option for option in options(monkeypatch) if "allow_" in option and "root" not in option
+    ]
+    there = options(monkeypatch, **CODESPACE)
+    assert "--ServerApp.allow_remote_access=True" in there
+    (pattern,) = [
+        o.partition("=")[2] for o in there if o.startswith("--ServerApp.allow_origin_pat")
+    ]
+    address = "https://octo-lamp-x7-8889.app.github.dev"
+    assert re.match(pattern, address)
+    for other in ["https://octo-lamp-y8-8889.app.github.dev", address + ".evil.example", "null"]:
+        assert not re.match(pattern, other)
+    url = "http://127.0.0.1:8889/lab/tree/a.ipynb?token=..."
+    lab.print_address(SimpleNamespace(ip="127.0.0.1", port=8889, public_url=url), "a-token")
+    assert f"    {address}/lab/tree/a.ipynb?token=a-token\n" in capsys.readouterr().out
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[str]:
+    """The address that a real server prints, for a user whose own settings turn the token off."""
+    (tmp_path / ".jupyter").mkdir()
+    (tmp_path / ".jupyter/jupyter_server_config.py").write_text(
+        "c.IdentityProvider.token = ''\nc.ServerApp.ip = '0.0.0.0'\n"
+    )
+    with socket.socket() as taken:  # so that the address printed is not the one asked for
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        environment = {**os.environ, **NO_DISPLAY, "PORT": str(taken.getsockname()[1])}
+        environment |= {"HOME": str(tmp_path), "IP": "127.0.0.1"}
+        for name in ["JUPYTER_TOKEN", *CODESPACE]:
+            environment.pop(name, None)
+        log = tmp_path / "log.txt"
+        with log.open("w") as file:
+            command = [sys.executable, ROOT / "scripts/lab.py"]
+            process = subprocess.Popen(command, env=environment, stdout=file, stderr=file)
+        try:
+            end = time.monotonic() + 300
+            while not (found := re.search(r"http://\S+token=\w+\n", log.read_text())):
+                assert process.poll() is None and time.monotonic() < end, log.read_text()
+                time.sleep(0.1)
+            assert f":{taken.getsockname()[1]}/" not in found[0]
+            yield found[0].strip()
+        finally:
+            process.terminate()
+            process.wait(timeout=60)
+
+
+def status(address: str) -> int:
+    try:
+        with urllib.request.urlopen(address, timeout=60) as response:
+            return response.status
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def test_the_printed_address_opens_the_first_lesson(server):
+    found = re.fullmatch(r"(http://127.0.0.1:\d+)(/lab/tree/\S+)\?token=(\w+)", server)
+    host, page, token = found.groups()
+    assert page == "/lab/tree/notebooks/00_start_here.ipynb"
+    assert status(server) == 200
+    assert status(f"{host}/api/status?token={token}") == 200
+    assert status(f"{host}/api/status") == 403
+    assert status(f"{host}/api/contents{page.removeprefix('/lab/tree')}?token={token}") == 200

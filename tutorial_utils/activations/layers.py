@@ -1,0 +1,145 @@
+"""Find the decoder layers of a causal language model, by structure and not by name."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from torch import nn
+
+
+def layer_numbers(layers: int | slice | Iterable[int] | None, last: int) -> list[int]:
+    """Layer numbers from 0 to `last`, in the order given, each once; ValueError if not there."""
+    every = range(last + 1)
+    if layers is None:
+        return [*every]
+    if isinstance(layers, slice):
+        layers = every[layers]
+    elif not isinstance(layers, Iterable):
+        layers = [layers]
+    numbers = []
+    for number in layers:
+        if isinstance(number, bool) or not hasattr(number, "__index__"):
+            raise ValueError(
+                f"a layer is a whole number from 0 to {last}, but {number!r} was given"
+            )
+        if not -last - 1 <= number <= last:
+            raise ValueError(f"layer {number} is not in this model: it has layers 0 to {last}")
+        numbers.append(every[number])
+    if not numbers:
+        raise ValueError(f"no layer was asked for; this model has layers 0 to {last}")
+    return list(dict.fromkeys(numbers))
+
+
+NO_STREAM = (
+    "this model has no single residual stream of shape (batch, seq, hidden): {}. What it computes "
+    "cannot be told by layer number; use hooks of your own, as in lesson 04"
+)
+
+
+class DecoderLayers(NamedTuple):
+    """Where the decoder layers of a model are."""
+
+    layers: nn.ModuleList
+    owners: list[nn.Module]  # the parts around it, from the model to the one that runs the layers
+    width: int | None  # hidden size, where the configuration tells
+
+
+class _Found(NamedTuple):
+    """What was found in a model before, to be looked up there again."""
+
+    config: object
+    steps: list[tuple[str, weakref.ref]]  # from the model to the list: names, and what was there
+    count: int
+    width: int | None
+
+
+# By model, with weak references only: what is remembered of a model does not keep it in memory.
+_found: weakref.WeakKeyDictionary[nn.Module, _Found] = weakref.WeakKeyDictionary()
+
+
+def find_decoder_layers(model: nn.Module) -> nn.ModuleList:
+    """Return the list of decoder layers of a causal language model, first layer first.
+
+    The list is found by structure: it is the `ModuleList` with as many entries as the model's
+    text configuration has layers, in the part of the model that this configuration describes.
+    Where that does not work, pass the part of the model that owns the list.
+
+    Raises ValueError, naming the lists that were found, when none of them is the one.
+    """
+    return locate(model).layers
+
+
+def locate(model: nn.Module) -> DecoderLayers:
+    """Find the decoder layers, as `find_decoder_layers`, and the parts of the model around them.
+
+    They are looked for once. What is remembered holds while the same parts are in their places.
+    """
+    # `torch.compile` wraps a model in another.
+    model = getattr(model, "_modules", {}).get("_orig_mod", model)
+    found = _found.get(model) if isinstance(model, nn.Module) else None
+    where = found and _look_again(model, found)
+    if not where:
+        where, path = _search(model)
+        parts = zip(path.split("."), (*where.owners[1:], where.layers))
+        steps = [(name, weakref.ref(part)) for name, part in parts]
+        _found[model] = _Found(model.config, steps, len(where.layers), where.width)
+    return where
+
+
+def _look_again(model: nn.Module, found: _Found) -> DecoderLayers | None:
+    """The layers where they were found before; None where something has changed."""
+    parts = [model]
+    for name, known in found.steps:
+        part = parts[-1]._modules.get(name)
+        if part is None or part is not known():
+            return None
+        parts.append(part)
+    layers = parts.pop()
+    is_same = len(layers) == found.count and model.config is found.config
+    return DecoderLayers(layers, parts, found.width) if is_same else None
+
+
+def _search(model: nn.Module) -> tuple[DecoderLayers, str]:
+    config = getattr(model, "config", None)
+    if not hasattr(config, "get_text_config"):
+        raise ValueError(
+            f"{type(model).__name__} has no transformers configuration, so its number of layers "
+            "is not known: pass a model that AutoModelForCausalLM.from_pretrained gave"
+        )
+    text = config.get_text_config(decoder=True)
+    if text.model_type == "xlnet":  # no shape tells this where batch and seq are equal
+        raise ValueError(NO_STREAM.format("its layers work on (seq, batch, hidden)"))
+    # num_layers is the length where each entry of the list counts as two layers (LongCat).
+    lengths = {getattr(text, "num_hidden_layers", None), getattr(text, "num_layers", None)}
+    lists = list(_lists([model], "", config))
+    found = [
+        (path, layers, owners)
+        for path, layers, owners, own in lists
+        if len(layers) in lengths
+        and next(layers[0].children(), None)  # not a list of norms or projections
+        and (own is text or isinstance(own.get_text_config(decoder=True), type(text)))
+    ]
+    if config.is_encoder_decoder or len(found) != 1:  # unless the part that owns it was passed
+        found = [entry[:3] for entry in lists if entry[2] == [model]]
+    if len(found) != 1:
+        seen = ", ".join(f"{path} ({len(layers)})" for path, layers, *_ in lists) or "none"
+        raise ValueError(
+            f"{type(model).__name__} has no single list of decoder layers to tell from its "
+            f"configuration. Lists of modules in it, with their lengths: {seen}. If one of them "
+            "is the list, pass the part that owns it, such as model.model.decoder"
+        )
+    path, layers, owners = found[0]
+    return DecoderLayers(layers, owners, getattr(text, "hidden_size", None)), path
+
+
+def _lists(owners: list[nn.Module], path: str, config: object) -> Iterator[tuple]:
+    """Each list of modules that is in no other: its path, itself, its owners, its configuration."""
+    own = getattr(owners[-1], "config", None)
+    config = own if hasattr(own, "get_text_config") else config
+    for name, child in owners[-1].named_children():
+        if isinstance(child, nn.ModuleList):
+            yield path + name, child, owners, config
+        else:
+            yield from _lists([*owners, child], f"{path}{name}.", config)

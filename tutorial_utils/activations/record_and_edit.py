@@ -1,0 +1,163 @@
+"""Read and edit the activations inside a causal language model. By hand: lesson 04.
+
+Layer numbers are the same everywhere in this project: layer i is the residual stream after
+i decoder layers. Layer 0 is the embedding output, layer n is the output of the last of n
+decoder layers, before the final norm. Negative numbers count from the end, as in a list.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from tutorial_utils.activations.hooks import check_stream, hooked_layers
+from tutorial_utils.activations.layers import layer_numbers, locate
+from tutorial_utils.activations.recorder import Activations, Stop, parameters
+
+
+@contextmanager
+def record_activations(
+    model: nn.Module,
+    layers: int | slice | Iterable[int] | None = None,
+    *,
+    positions: str | int | Iterable[int] | None = None,
+    to: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+    detach: bool = True,
+    stop: bool = False,
+) -> Iterator[Activations]:
+    """Record the residual stream while the model runs inside the `with` block.
+
+        with record_activations(model, layers=[0, -1]) as activations:
+            model(**inputs)
+        activations[0].shape  # (batch, seq, hidden)
+
+    layers: a number, a list, a range or a slice; None means all, 0 to n.
+    positions: None keeps every token, by reference; a list of column numbers keeps those; "last"
+        keeps the last real token of each row by the attention mask, with padding on either side.
+        Chosen positions are copied, to (batch, positions, hidden), and nothing else is kept.
+        Under `torch.inference_mode` all is copied, so that what is kept can train a probe.
+    to: a device to copy to, such as "cpu"; by default the tensors stay where they were made.
+    dtype: the data type to keep them in; by default the model's.
+    detach: False leaves the tensors in the autograd graph.
+    stop: compute nothing after the last layer asked for. The model's call then has no result: the
+        block ends there, and what follows the call inside the block is not run. A model
+        that runs a layer more than once is refused, but not by a block that stops at that layer:
+        it keeps what the first time gave.
+
+    A pass that is given the KV cache which the pass before left is appended along seq, so that
+    `generate` gives (batch, all tokens, hidden); its last token is chosen but never read. Any
+    other pass replaces what was recorded. Beam search is refused, as it moves rows around. After
+    assisted decoding, tokens that it tried last and dropped may stand at the end.
+
+    Recorders and editors can be nested. At one layer they act in the order in which their blocks
+    were entered: a recorder inside `edit_activations` sees the edited stream. Inside the block
+    a model from `torch.compile` runs uncompiled.
+
+    Raises ValueError for a layer that is not there, before any hook is registered.
+    By hand: lesson 04.
+    """
+    where = locate(model)
+    numbers = layer_numbers(layers, len(where.layers))
+    positions = _checked_positions(positions)
+    # The inner part is told how many tokens there are; only the mask may be kept from it.
+    is_told = positions != "last" and "input_ids" in parameters(type(where.owners[-1]))
+    activations = Activations(
+        numbers,
+        outermost=id(where.owners[-1 if is_told else 0]),
+        last=len(where.layers),
+        width=where.width,
+        positions=positions,
+        to=to,
+        dtype=dtype,
+        detach=detach,
+        stop_at=max(numbers) if stop else None,
+    )
+    around = None if is_told else activations._note, activations._start, activations._end
+    try:
+        with hooked_layers(where, dict.fromkeys(numbers, activations._add), *around):
+            yield activations
+    except Stop as reached:
+        if reached.args[0] is not activations:
+            raise
+    finally:
+        activations._finish_copies()
+
+
+def read_activations(
+    model: nn.Module,
+    input_ids: Tensor,
+    *,
+    layers: int | slice | Iterable[int] | None = None,
+    positions: str | int | Iterable[int] | None = None,
+    to: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+    **inputs: object,
+) -> Activations:
+    """Run the model on `input_ids` (batch, seq) up to the last layer asked for, and record.
+
+    For when the logits are not needed: no head, no KV cache, no gradients. `inputs` is what else
+    the model takes, such as `attention_mask`; the rest is as in `record_activations`.
+    """
+    if not isinstance(input_ids, Tensor):
+        raise ValueError(
+            f"input_ids is a tensor of shape (batch, seq), not {type(input_ids).__name__}: what a "
+            "tokenizer returns is passed as read_activations(model, **inputs)"
+        )
+    inputs = {"use_cache": False, **inputs, "input_ids": input_ids}
+    options = {"positions": positions, "to": to, "dtype": dtype, "stop": True}
+    with torch.no_grad(), record_activations(model, layers, **options) as activations:
+        model(**inputs)
+    return activations
+
+
+@contextmanager
+def edit_activations(
+    model: nn.Module, edits: Mapping[int, Callable[[Tensor], Tensor]]
+) -> Iterator[None]:
+    """Change the residual stream while the model runs inside the `with` block.
+
+        with edit_activations(model, {3: lambda hidden: hidden + direction}):
+            model(**inputs)
+
+    `edits` gives a function for each layer to change: it takes the stream of one forward pass,
+    (batch, seq, hidden), and returns it changed, of the same shape, dtype and device. With a
+    KV cache a pass holds the new tokens only. Nesting is told in `record_activations`.
+
+    Raises ValueError for a layer that is not there, and for a result of another kind.
+    """
+    where = locate(model)
+    numbers = layer_numbers(edits, len(where.layers))
+    if not isinstance(edits, Mapping) or not all(callable(edit) for edit in edits.values()):
+        raise ValueError(f"edits are given as {{layer number: function}}, not as {edits!r}")
+    if len(numbers) < len(edits):
+        raise ValueError(f"two of these layers are the same one: {list(edits)}")
+    functions = dict(zip(numbers, edits.values()))
+
+    def edit(number: int, hidden: Tensor) -> Tensor:
+        check_stream(number, hidden, where.width)
+        new = functions[number](hidden)
+        given, wanted = (
+            f"{tuple(t.shape)}, {t.dtype}, {t.device}" if isinstance(t, Tensor) else repr(t)
+            for t in (new, hidden)
+        )
+        if given != wanted:
+            raise ValueError(f"the edit of layer {number} returned {given} instead of {wanted}")
+        return new
+
+    with hooked_layers(where, dict.fromkeys(numbers, edit)):
+        yield
+
+
+def _checked_positions(positions: object) -> str | list[int] | None:
+    if positions is None or isinstance(positions, str) and positions == "last":
+        return positions
+    numbers = list(positions) if isinstance(positions, Iterable) else [positions]
+    if numbers and all(hasattr(n, "__index__") and not isinstance(n, bool) for n in numbers):
+        return [int(n) for n in numbers]
+    raise ValueError(
+        f'positions are None for all, "last", or a list of column numbers, not {positions!r}'
+    )

@@ -1,0 +1,1 @@
+"""Drawings: matplotlib figures for cells (`figures`), HTML for explorers (`html`)."""

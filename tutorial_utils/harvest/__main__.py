@@ -1,0 +1,68 @@
+"""The command line of the harvest: the activations of many prompts, written to disk.
+
+python -m tutorial_utils.harvest prompts.txt --layers 4,8 --positions last --out activations/
+accelerate launch --multi_gpu --num_processes 2 -m tutorial_utils.harvest prompts.txt ...
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from tutorial_utils.harvest.files import missing_shards
+from tutorial_utils.harvest.write import POSITIONS, count_lines, harvest_activations
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; 0 where all went well, 1 with a message where not."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tutorial_utils.harvest",
+        description="Write the activations of many prompts to disk. The same command goes on where "
+        "it was stopped. Under `accelerate launch` the processes share the work.",
+    )
+    parser.add_argument("prompts", type=Path, help="a text file, one prompt a line")
+    parser.add_argument("--out", type=Path, required=True, help="the folder to write to")
+    parser.add_argument("--model", help="as in load_model; the default is TUTORIAL_MODEL's")
+    parser.add_argument("--layers", type=_numbers, help="such as 4,8; the default is all")
+    parser.add_argument("--positions", choices=POSITIONS, default="last")
+    parser.add_argument("--shard", type=int, default=512, help="lines in a file (512)")
+    parser.add_argument("--batch-tokens", type=int, default=4096, help="in one pass (4096)")
+    options = vars(parser.parse_args(arguments))
+    try:
+        return _run(options.pop("model"), options)
+    except (ValueError, OSError, MemoryError) as error:
+        print(f"error: {error}", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("\nStopped. The same command goes on from here.", file=sys.stderr)
+    return 1
+
+
+def _run(name: str | None, options: dict) -> int:
+    from accelerate import PartialState
+
+    from tutorial_utils.models.load import load_model, pick_device
+
+    count_lines(options["prompts"])  # before a large model is loaded for nothing
+    state = PartialState(cpu=pick_device().type == "cpu")  # or it takes itself for the only process
+    alone = state.num_processes == 1
+    model, tokenizer = load_model(name, device=None if alone else state.device)
+    share = {"process": state.process_index, "processes": state.num_processes}
+    try:
+        harvest_activations(model, tokenizer, **options, **share, progress=state.is_main_process)
+    finally:
+        state.destroy_process_group()
+    about = json.loads((options["out"] / "index.json").read_text(encoding="utf-8"))
+    there = about["shards"] - len(missing_shards(options["out"], about["shards"]))
+    print(f"process {state.process_index}: {there} of {about['shards']} shards are there")
+    return 0
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(part) for part in text.split(",")]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""What only the lessons use. The rest of the package never imports it."""

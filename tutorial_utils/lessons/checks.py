@@ -1,0 +1,60 @@
+"""Every exercise check by one import. Each prints a verdict and never raises."""
+
+from tutorial_utils.lessons.activations.checks import (
+    check_last_real,
+    check_output_of,
+    check_strongest,
+)
+from tutorial_utils.lessons.contrast.checks import check_contrast_batch, check_picks, check_strength
+from tutorial_utils.lessons.decoding.checks import (
+    check_continue_until,
+    check_penalise,
+    check_tokens_kept,
+)
+from tutorial_utils.lessons.harvest.checks import (
+    check_batches_of,
+    check_bytes_on_disk,
+    check_positions_of,
+)
+from tutorial_utils.lessons.lens.checks import check_layer_norm_lens, check_rank, check_settled
+from tutorial_utils.lessons.patching.checks import check_carriers, check_put_at, check_without
+from tutorial_utils.lessons.softmax.checks import (
+    check_ending_bits,
+    check_entropies,
+    check_log_softmax,
+)
+from tutorial_utils.lessons.start.checks import check_my_prompt, check_weights_gib
+from tutorial_utils.lessons.tokens.checks import (
+    check_answer_id,
+    check_decode_symbols,
+    check_next_pair,
+)
+
+__all__ = [
+    "check_answer_id",
+    "check_batches_of",
+    "check_bytes_on_disk",
+    "check_carriers",
+    "check_continue_until",
+    "check_contrast_batch",
+    "check_decode_symbols",
+    "check_ending_bits",
+    "check_entropies",
+    "check_last_real",
+    "check_layer_norm_lens",
+    "check_log_softmax",
+    "check_my_prompt",
+    "check_next_pair",
+    "check_output_of",
+    "check_penalise",
+    "check_picks",
+    "check_positions_of",
+    "check_put_at",
+    "check_rank",
+    "check_settled",
+    "check_strength",
+    "check_strongest",
+    "check_tokens_kept",
+    "check_weights_gib",
+    "check_without",
+]

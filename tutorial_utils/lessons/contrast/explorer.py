@@ -1,0 +1,187 @@
+"""The contrast explorer of lesson 06: pick the layers to contrast with, and see what changes.
+
+The model runs once for each prompt, and the drawing is HTML: `plot_contrast`, which shows the same,
+takes as long by itself as a move may take.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Collection, Mapping
+from typing import NamedTuple
+
+import ipywidgets as widgets
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from tutorial_utils.activations.record_and_edit import read_activations
+from tutorial_utils.contrast import candidate_layers, contrast_logits, jensen_shannon
+from tutorial_utils.decoding import encode, token_strings
+from tutorial_utils.draw.html import BarRow, bar_table, probability, visible
+from tutorial_utils.lens import logit_lens
+from tutorial_utils.lessons.contrast.figures import AFTER, BEFORE
+from tutorial_utils.lessons.explorer import (
+    Explorer,
+    LayerPicker,
+    errors_shown,
+    message_line,
+    prompt_field,
+    readable,
+    set_tokens,
+    token_slider,
+)
+
+MOST_TOKENS = 40  # the last ones of a long prompt
+BEST = 6  # tokens whose probabilities are drawn
+
+
+class ContrastView(NamedTuple):
+    """What one run of the model gives the explorer, for the last `MOST_TOKENS` tokens."""
+
+    tokens: list[str]  # (seq,)
+    lens: dict[int, torch.Tensor]  # {layer: logits (seq, vocab)}, all layers
+    divergence: dict[int, torch.Tensor]  # {layer: bits (seq,)}, all layers but the last
+    left_out: int  # tokens before these
+
+
+def read_contrast(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: str
+) -> ContrastView:
+    """Run the model on the prompt, and look at each layer and token through the lens."""
+    inputs = encode(model, tokenizer, prompt)
+    seq = inputs["input_ids"].shape[1]
+    shown = range(max(0, seq - MOST_TOKENS), seq)
+    lens = logit_lens(model, read_activations(model, **inputs, positions=shown))
+    lens = {layer: logits[0].detach() for layer, logits in lens.items()}
+    final = lens[max(lens)]
+    divergence = {i: jensen_shannon(final, lens[i]).cpu() for i in lens if i < max(lens)}
+    tokens = token_strings(tokenizer, inputs["input_ids"][0, shown.start :])
+    return ContrastView(tokens, lens, divergence, shown.start)
+
+
+def contrast_at(
+    view: ContrastView,
+    tokenizer: PreTrainedTokenizerBase,
+    place: int,
+    candidates: Collection[int],
+    alpha: float,
+) -> tuple[str, str]:
+    """What contrasting with `candidates` does after the token at `place`: in words, and as HTML."""
+    final = view.lens[max(view.lens)][place]
+    result = contrast_logits(final, {i: view.lens[i][place] for i in candidates}, alpha=alpha)
+    before, after = final.float().softmax(dim=-1).cpu(), result.scores.softmax(dim=-1).cpu()
+    best = token_strings(tokenizer, torch.stack([before.argmax(), after.argmax()]))
+    first, then = (f"«{visible(token, 14)}»" for token in best)
+    plausible, picked = result.scores.isfinite().cpu(), int(result.layer)
+    kept = int(plausible.sum())
+    said = (
+        f"Of these, layer {picked} differs most from the last. "
+        f"{kept:,} {'token is' if kept == 1 else 'tokens are'} plausible. "
+        f"The first choice {f'stays {first}' if first == then else f'was {first}, now {then}'}."
+    )
+    if view.left_out:
+        said += f" The first {view.left_out} tokens are left out."
+    divergence = {layer: float(bits[place]) for layer, bits in view.divergence.items()}
+    ids = torch.maximum(before, after).topk(min(BEST, len(before))).indices
+    ids = ids[before[ids].argsort(descending=True)]
+    rows = [
+        (name, before[i].item(), after[i].item() if plausible[i] else None)
+        for name, i in zip(token_strings(tokenizer, ids), ids.tolist(), strict=True)
+    ]
+    title = f"Next after {visible(view.tokens[place])}, contrasted with layer {picked}"
+    return said, contrast_html(divergence, picked, candidates, rows, title)
+
+
+def contrast_html(
+    divergence: Mapping[int, float],
+    picked: int,
+    candidates: Collection[int],
+    rows: Collection[tuple[str, float, float | None]],
+    title: str,
+) -> str:
+    """Two tables of bars: the `{layer: bits}` from the last layer, and what the contrast changes.
+
+    `rows` are `(token, probability before, after)`, after as None where the token is out.
+    """
+    layers = []
+    for layer, bits in sorted(divergence.items(), reverse=True):
+        part = "◂ picked" if layer == picked else "candidate" if layer in candidates else "–"
+        filled = f"background:{BEFORE}" if layer in candidates else "border:1px dashed #999"
+        layers.append(
+            BarRow(f"layer {layer}", [(bits, filled)], [probability(bits), part], "◂" in part)
+        )
+    tokens = []
+    for name, old, new in rows:
+        bars = [(old, f"background:{BEFORE}"), (new or 0, f"background:{AFTER}")]
+        words = [probability(old), "dropped" if new is None else probability(new)]
+        tokens.append(BarRow(visible(name, 14), bars, words))
+    left = bar_table(
+        ["layer", "0 to 1 bit", "bits", "part"],
+        layers,
+        caption="Divergence from the last layer",
+        widths=["72px", "auto", "68px", "88px"],
+    )
+    right = bar_table(
+        ["token", "probability", "above: last", "below: contrasted"],
+        tokens,
+        caption=title,
+        widths=["124px", "auto", "100px", "148px"],
+    )
+    tables = "".join(
+        f'<div style="flex:{grow} 1 {width}px;min-width:0">{table}</div>'
+        for grow, width, table in ((0, 320, left), (1, 440, right))
+    )
+    return f'<div style="display:flex;flex-wrap:wrap;gap:24px">{tables}</div>'
+
+
+def explore_contrast(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: str,
+    picker: LayerPicker | None = None,
+) -> Explorer:
+    """Pick layers, a token and alpha; see which layer the rule takes and what that changes.
+
+    A `picker` of layers that other widgets use too can be given; the last layer is left out.
+    """
+    view = read_contrast(model, tokenizer, prompt)
+    if picker is None:
+        picker = LayerPicker([*view.divergence], candidate_layers(model, "low"))
+    text = prompt_field(prompt)
+    token = token_slider(view.tokens)
+    alpha = widgets.FloatSlider(0.1, min=0, max=1, step=0.05, description="alpha")
+    said, message = widgets.HTML(), message_line()
+    drawing = widgets.HTML(layout=widgets.Layout(width="100%"))
+
+    refused = False  # whether the prompt was; until another is typed, the message says why
+
+    def read(_: object) -> None:
+        nonlocal view, refused
+        with errors_shown(message, "The model reads the prompt …"):
+            refused = not readable(model, tokenizer, text.value, message)
+            if refused:
+                return
+            view = read_contrast(model, tokenizer, text.value)
+            token.unobserve(redraw, "value")  # new options move the slider: draw once, after both
+            set_tokens(token, view.tokens)
+            token.observe(redraw, "value")
+            redraw()
+
+    def redraw(_: object = None) -> None:
+        if refused:
+            return
+        with errors_shown(message):
+            candidates = [i for i in picker.value if i in view.divergence]
+            if not candidates:
+                message.value = "Pick at least one of the layers before the last."
+                return
+            words, tables = contrast_at(view, tokenizer, token.value, candidates, alpha.value)
+            said.value, drawing.value = html.escape(words), tables
+
+    text.observe(read, "value")
+    for control in (picker, token, alpha):
+        control.observe(redraw, "value")
+    redraw()
+    sliders = widgets.HBox([token, alpha], layout=widgets.Layout(flex_flow="row wrap"))
+    does = "pick the layers to contrast with; see which is taken, and what changes"
+    return Explorer([text, picker, sliders, message, said, drawing], does)

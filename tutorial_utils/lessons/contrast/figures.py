@@ -1,0 +1,113 @@
+"""Figures of contrasted layers: how far each layer is from the last, and what that changes."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from transformers import PreTrainedTokenizerBase
+
+from tutorial_utils.decoding import token_strings
+from tutorial_utils.draw.figures import FONT, new_figure, token_label
+from tutorial_utils.draw.html import OKABE_ITO
+
+BEFORE, AFTER = OKABE_ITO[0], OKABE_ITO[5]
+MARKERS = "o^sDv"
+
+
+def plot_contrast(
+    divergence: Mapping[int, float],
+    picked: int,
+    before: torch.Tensor,
+    after: torch.Tensor,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    candidates: Collection[int] | None = None,
+    k: int = 6,
+    title: str = "The layer that is picked, and what it changes",
+) -> Figure:
+    """Left, `divergence` `{layer: bits}` from the last layer, the candidates filled, one `picked`.
+    Right, probabilities `(vocab,)` of the next token before and after, the `k` highest.
+    """
+    candidates = divergence if candidates is None else candidates
+    if picked not in candidates or not set(candidates) <= set(divergence):
+        raise ValueError(
+            f"layer {picked} must be one of the candidates {list(candidates)}, and these among "
+            f"the layers with a divergence, {list(divergence)}"
+        )
+    before, after = (probs.detach().float().cpu() for probs in (before, after))
+    if before.ndim != 1 or before.shape != after.shape:
+        shapes = tuple(before.shape), tuple(after.shape)
+        raise ValueError(f"before and after must be probabilities (vocab,), not of shapes {shapes}")
+    figure = new_figure(max(0.2 * len(divergence) + 0.7, 0.36 * k + 0.9), title)
+    # Fixed edges: nothing jumps while a widget redraws, which takes half as long then.
+    figure.set_layout_engine()
+    width, height = figure.get_size_inches()
+    edges = {"top": 1 - 0.4 / height, "bottom": 0.5 / height, "left": 0.55 / width}
+    left, right = figure.subplots(1, 2, width_ratios=[1, 1.1], gridspec_kw={"wspace": 0.56})
+    figure.subplots_adjust(**edges, right=1 - 0.1 / width)
+    _draw_divergence(left, divergence, picked, candidates)
+    _draw_before_and_after(right, before, after, tokenizer, k)
+    return figure
+
+
+def _draw_divergence(axes: Axes, divergence: Mapping, picked: int, candidates: Collection) -> None:
+    for layer, value in divergence.items():
+        filled = {"color": BEFORE} if layer in candidates else {"color": "white", "hatch": "////"}
+        axes.barh(layer, value, edgecolor="grey", **filled)
+    axes.text(divergence[picked], picked, " picked", va="center", fontsize=9)
+    layers = list(divergence)
+    axes.set_yticks(layers[:: -(-len(layers) // 17)])
+    axes.set(xlabel="divergence in bits", ylabel="layer (hatched: not a candidate)")
+    axes.set_xlim(0, 1.3 * max(*divergence.values(), 1e-6))
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _draw_before_and_after(axes: Axes, before, after, tokenizer, k: int) -> None:
+    best = torch.maximum(before, after).topk(min(k, len(before))).indices
+    best = best[before[best].argsort(descending=True)]
+    places = np.arange(len(best))
+    for probs, shift, color, hatch in ((before, -0.2, BEFORE, None), (after, 0.2, AFTER, "...")):
+        style = {"height": 0.4, "color": color, "hatch": hatch, "edgecolor": "white"}
+        bars = axes.barh(places + shift, probs[best].numpy(), **style)
+        texts = [f"{p:.2f}" if p >= 0.005 else f"{p:.0e}" if p > 0 else "0" for p in probs[best]]
+        axes.bar_label(bars, texts, padding=2, fontsize=8)
+    axes.set_yticks(
+        places, [token_label(token, 14) for token in token_strings(tokenizer, best)], **FONT
+    )
+    axes.set_ylim(len(best) - 0.4, -0.6)
+    axes.set(xlabel="probability (␣ is a space)", xlim=(0, 1.18))
+    axes.legend(["last layer", "contrasted"], loc="lower right", fontsize=8, frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def plot_before_after(
+    groups: Mapping[str, tuple[torch.Tensor, Mapping[str, torch.Tensor]]],
+    *,
+    title: str = "Probability of the answer, before and after",
+    label: str = "probability of the answer",
+) -> Figure:
+    """A panel for each group `{name: (before, {label: after})}`, all of them `(prompts,)`.
+
+    A point above the diagonal is a prompt for which the value has grown.
+    """
+    sizes = {len(one) for before, rows in groups.values() for one in (before, *rows.values())}
+    if not groups or 0 in sizes:
+        raise ValueError("there is nothing to draw: give at least one group with prompts")
+    figure = new_figure(3.6, title)
+    panels = np.atleast_1d(figure.subplots(1, len(groups), sharex=True, sharey=True))
+    for axes, (name, (before, rows)) in zip(panels, groups.items(), strict=True):
+        axes.axline((0, 0), slope=1, color="grey", lw=1)
+        for number, (what, after) in enumerate(rows.items()):
+            style = {"marker": MARKERS[number], "color": OKABE_ITO[number], "alpha": 0.6}
+            axes.scatter(before.cpu(), after.cpu(), label=what, edgecolors="black", lw=0.4, **style)
+        axes.set(title=f"{name}, {len(before)} prompts", xlabel=f"{label}, before")
+        axes.title.set_fontsize(10)
+        axes.spines[["top", "right"]].set_visible(False)
+    panels[0].set(ylabel="after", xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
+    if panels[-1].get_legend_handles_labels()[0]:
+        panels[-1].legend(loc="best", fontsize=8)
+    return figure

@@ -1,0 +1,171 @@
+"""The decoding stepper of lesson 03."""
+
+from __future__ import annotations
+
+import html
+import math
+
+import ipywidgets as widgets
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from tutorial_utils.decoding import encode, filter_logits, token_strings
+from tutorial_utils.draw.html import MONO, PALE, number, probability, visible
+from tutorial_utils.lessons.decoding.steps import Continuation, continue_prompt
+from tutorial_utils.lessons.explorer import Explorer, errors_shown, message_line, tell_mistake
+
+STRATEGIES = {
+    "greedy": {"top_k": 1},
+    "sample from all": {},
+    "sample, temperature 0.7": {"temperature": 0.7},
+    "sample, top-k 5": {"top_k": 5},
+    "sample, top-p 0.9": {"top_p": 0.9},
+    "sample, min-p 0.1": {"min_p": 0.1},
+}
+
+
+def step_decoding(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: str, *, k: int = 8
+) -> Explorer:
+    """Choose the next token by hand or by a strategy, step back, and see what the text becomes.
+
+    Shows the `k` most probable next tokens. Draws start from the same seed each time.
+    """
+    stepper = _Stepper(model, tokenizer, prompt, k)
+    return Explorer(
+        stepper.parts, "choose each next token yourself or by a strategy, and step back"
+    )
+
+
+class _Stepper:
+    """The controls of `step_decoding`; `steps` has a `Continuation` for each length of the text."""
+
+    def __init__(self, model, tokenizer, prompt, k) -> None:
+        self.model, self.tokenizer = model, tokenizer
+        self.chosen: list[int] = []
+        self.steps: list[Continuation] = []
+        wide = {"layout": {"width": "100%", "max_width": "760px"}}
+        self.prompt = widgets.Text(
+            value=prompt, description="Prompt", continuous_update=False, **wide
+        )
+        self.strategy = widgets.Dropdown(options=list(STRATEGIES), description="Strategy")
+        self.one = self.button("Choose one", "let the strategy choose the next token", self.go)
+        self.ten = self.button("Choose ten", "let it choose ten tokens", lambda: self.go(10))
+        self.back = self.button("Step back", "take the last token away", self.step_back)
+        self.again = self.button("Start again", "back to the prompt", self.restart)
+        self.text, self.message = widgets.HTML(), message_line()
+        self.rows = [self.candidate(place) for place in range(k)]
+        buttons = [self.strategy, self.one, self.ten, self.back, self.again]
+        wrap = widgets.Layout(flex_flow="row wrap", max_width="100%")
+        table = widgets.VBox([row for _, _, _, row in self.rows])
+        controls = widgets.HBox(buttons, layout=wrap)
+        self.parts = [self.prompt, self.text, table, controls, self.message]
+        self.prompt.observe(lambda _: self.restart(), "value")
+        self.strategy.observe(lambda _: self.redraw(), "value")
+        self.restart()
+
+    def button(self, name, tooltip, action) -> widgets.Button:
+        button = widgets.Button(description=name, tooltip=tooltip, layout={"width": "110px"})
+        button.on_click(lambda _: action())
+        return button
+
+    def candidate(self, place: int) -> tuple:
+        """A button with the token, a bar, and the probability in digits."""
+        button = widgets.Button(tooltip="choose this token", layout={"width": "190px"})
+        button.on_click(lambda _: self.choose(self.best[place]))
+        bar = widgets.FloatProgress(min=0, max=1, layout={"width": "260px"})
+        told = widgets.HTML()
+        return button, bar, told, widgets.HBox([button, bar, told])
+
+    def restart(self) -> None:
+        self.chosen, self.steps = [], []
+        self.generator = torch.Generator().manual_seed(0)
+        with errors_shown(self.message, "The model reads the prompt …"):
+            try:
+                encode(self.model, self.tokenizer, self.prompt.value)
+            except ValueError as error:  # empty or too long
+                tell_mistake(self.message, error)
+            else:
+                self.steps.append(self.read())
+            self.show()
+
+    def read(self) -> Continuation:
+        return continue_prompt(self.model, self.tokenizer, self.prompt.value, self.chosen)
+
+    def choose(self, token_id: int) -> None:
+        with errors_shown(self.message, "The model reads the text …"):
+            self.add(token_id)
+            self.show()
+
+    def go(self, count: int = 1) -> None:
+        """Let the strategy choose `count` tokens, or fewer where the text ends."""
+        for done in range(count):
+            if self.steps[-1].ended:
+                return
+            with errors_shown(self.message, f"Token {done + 1} of {count} …"):
+                self.add(self.draw())
+                self.show()
+
+    def add(self, token_id: int) -> None:
+        self.chosen.append(token_id)
+        try:
+            self.steps.append(self.read())
+        except BaseException:
+            self.chosen.pop()
+            raise
+
+    def draw(self) -> int:
+        logits = filter_logits(self.steps[-1].logits, **STRATEGIES[self.strategy.value])
+        return int(logits.softmax(dim=-1).cpu().multinomial(1, generator=self.generator))
+
+    def step_back(self) -> None:
+        with errors_shown(self.message):
+            self.chosen.pop()
+            self.steps.pop()
+            self.show()
+
+    def redraw(self) -> None:
+        with errors_shown(self.message):
+            self.show()
+
+    def show(self) -> None:
+        """Bring text, candidates and buttons to where the text stands."""
+        open_ended = bool(self.steps) and not self.steps[-1].ended
+        for button in (self.one, self.ten, *(row[0] for row in self.rows)):
+            button.disabled = not open_ended
+        self.back.disabled = not self.chosen
+        if not self.steps:
+            self.text.value = ""
+            return
+        step = self.steps[-1]
+        self.text.value = continuation_html(
+            self.prompt.value, token_strings(self.tokenizer, self.chosen), step
+        )
+        probs = step.logits.softmax(dim=-1)
+        left = filter_logits(step.logits, **STRATEGIES[self.strategy.value]).isfinite()
+        best = probs.topk(min(len(self.rows), len(probs)))
+        self.best = best.indices.tolist()
+        names = token_strings(self.tokenizer, self.best)
+        for (button, bar, told, _), name, token_id in zip(self.rows, names, self.best):
+            prob = probs[token_id].item()
+            button.description = visible(name)
+            bar.value = prob
+            drops = "" if left[token_id] else " · the strategy drops it"
+            told.value = probability(prob) + drops
+        if step.ended:
+            self.message.value = "The text has ended. Step back, or start again."
+
+
+def continuation_html(prompt: str, tokens: list[str], step: Continuation) -> str:
+    """The text so far, each new token in a box, and the probability of all of them together."""
+    boxes = "".join(
+        f'<wbr/><span style="background:{PALE[i % len(PALE)]};color:black;'
+        f'border-radius:3px;padding:1px 2px;margin:0 1px">{html.escape(visible(token, 40))}</span>'
+        for i, token in enumerate(tokens)
+    )
+    total = step.log_probs.sum().item()
+    told = f"<b>{len(tokens)}</b> new {'token' if len(tokens) == 1 else 'tokens'}. "
+    told += "Probability of all of them: "
+    told += f"<b>{number(math.exp(total))}</b> (log-probability {total:.2f})."
+    text = f'<div style="{MONO};line-height:1.8;white-space:pre-wrap">{html.escape(prompt)}{boxes}'
+    return f"{text}</div><div>{told if tokens else 'No new token yet.'}</div>"

@@ -1,0 +1,50 @@
+"""What the explorers of lessons 01 to 03 show of tokens and of the choice between them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from tutorial_utils.decoding import encode, forward_pass, token_strings
+
+
+class Continuation(NamedTuple):
+    """A prompt with tokens chosen after it, and the logits of what may come next."""
+
+    text: str  # the chosen tokens, without the prompt
+    log_probs: torch.Tensor  # (new tokens,), of each chosen token, given all before it
+    logits: torch.Tensor  # (vocab,), float32
+    ended: bool  # by an end token, or because the model can read no further
+
+
+@torch.no_grad()
+def continue_prompt(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: str,
+    chosen: Sequence[int] = (),
+) -> Continuation:
+    """`prompt` followed by the token ids `chosen`, in one forward pass. By hand: lesson 03.
+
+    Errors as in `encode`, and `ValueError` where prompt and tokens exceed the model's context.
+    """
+    inputs = encode(model, tokenizer, prompt)
+    new = torch.tensor([list(chosen)], dtype=torch.long, device=model.device)  # (1, new tokens)
+    ids = torch.cat([inputs["input_ids"], new], dim=1)
+    context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if context is not None and ids.shape[1] > context:
+        raise ValueError(
+            f"the text is too long: it has {ids.shape[1]} tokens, and this model reads at most "
+            f"{context}; shorten the prompt or choose fewer tokens"
+        )
+    count = new.shape[1] + 1  # the last position of the prompt, and each new token
+    outputs = forward_pass(model, ids, torch.ones_like(ids), use_cache=False, logits_to_keep=count)
+    logits = outputs.logits[0, -count:].float()  # (new tokens + 1, vocab)
+    log_probs = logits[:-1].log_softmax(dim=-1).gather(-1, new[0, :, None])[:, 0]
+    ends = model.generation_config.eos_token_id
+    ends = ends if isinstance(ends, (list, tuple)) else [ends]
+    ended = (len(chosen) > 0 and int(chosen[-1]) in ends) or ids.shape[1] == context
+    return Continuation("".join(token_strings(tokenizer, new[0])), log_probs, logits[-1], ended)

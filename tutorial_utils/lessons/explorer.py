@@ -1,0 +1,263 @@
+"""What every widget of the lessons is made of: how it shows errors, and the choice of layers.
+
+Only ipywidgets that versions 7.7 and 8 both have, and no JavaScript of our own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import functools
+import html
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import ipywidgets as widgets
+import traitlets
+from IPython import get_ipython
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from tutorial_utils.decoding import encode
+from tutorial_utils.draw.html import visible
+
+# `continuous_update` of sliders whose value is also set by Python. If it is on, the browser sends
+# back each value that is set; that comes late, and would undo what has been chosen since.
+SET_FROM_HERE = False
+
+
+class Explorer(widgets.VBox):
+    """A box of controls and what they show.
+
+    `does` says in a few words what the reader can do. It stands in the widget's place wherever no
+    kernel runs: it is the plain text of the cell's output. A text of more than 75 characters is a
+    ValueError, since ipywidgets would cut the line.
+    """
+
+    def __init__(self, children: Sequence[widgets.Widget], does: str) -> None:
+        if len(does) > 75:
+            raise ValueError(f"does has {len(does)} characters, at most 75 fit: {does!r}")
+        self.does = does
+        handle_in_cells_thread()
+        super().__init__(list(children), layout=widgets.Layout(max_width="100%"))
+
+    def __repr__(self) -> str:
+        return f"Widget: {self.does}. Run this cell to use it."
+
+
+@contextmanager
+def errors_shown(message: widgets.HTML, doing: str = "") -> Iterator[None]:
+    """Show an error of a callback in `message`, in words, and raise it; clear what stood there.
+
+    `doing` stands there for as long as the work takes. Every callback reports through here: the
+    browser tests look for the text, the notebook tests for what is raised.
+    """
+    message.value = html.escape(doing)
+    try:
+        yield
+    except KeyboardInterrupt:
+        message.value = "Stopped."
+        raise
+    except Exception as error:
+        message.value = f"<b>This did not work:</b> {html.escape(str(error))}"
+        raise
+    if message.value == html.escape(doing):
+        message.value = ""
+
+
+def handle_in_cells_thread() -> None:
+    """Have the kernel handle what widgets are sent in the thread that runs the cells.
+
+    JupyterLab 4.4 and newer with ipykernel 7 sends a part of it to another thread, a "subshell".
+    Two threads would then set one widget's values and use one model at the same time: a click is
+    lost, or the hooks and random numbers of one callback reach the other. The other thread waits
+    here, and with it the browser, which sends no further move until the last one is done.
+    Every widget calls this; it changes the running kernel once, for all widgets.
+    """
+    handlers = getattr(getattr(get_ipython(), "kernel", None), "shell_handlers", {})
+    handle = handlers.get("comm_msg")
+    if handle is None or hasattr(handle, "__wrapped__"):  # no kernel, or it is done
+        return
+    if threading.current_thread() is not threading.main_thread():
+        return  # made in a thread of the reader's, or in a cell of a subshell
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        return  # a kernel that runs its cells without one has no other threads either
+
+    @functools.wraps(handle)
+    def handle_there(*args: object) -> object:
+        if threading.current_thread() is threading.main_thread():
+            return handle(*args)
+        done = concurrent.futures.Future()
+
+        def work() -> None:
+            before = signal.signal(signal.SIGINT, signal.default_int_handler)  # the stop button
+            try:
+                done.set_result(handle(*args))
+            except BaseException as error:  # an interrupt would end the kernel here
+                done.set_exception(error)
+            finally:
+                signal.signal(signal.SIGINT, before)
+
+        loop.call_soon_threadsafe(work)
+        while loop.is_running() and not done.done():  # a kernel that is shut down never gets to it
+            concurrent.futures.wait([done], timeout=0.2)
+        return done.result() if done.done() else None
+
+    handlers["comm_msg"] = handle_there
+
+
+def message_line() -> widgets.HTML:
+    """A line for `errors_shown` that keeps its height when empty, so that nothing below jumps."""
+    return widgets.HTML(layout=widgets.Layout(min_height="32px", max_width="100%"))
+
+
+def prompt_field(prompt: str) -> widgets.Text:
+    """A line to type a prompt into; its value changes at Enter, and not with each letter."""
+    return widgets.Text(
+        prompt, description="Prompt", continuous_update=False, layout=widgets.Layout(width="95%")
+    )
+
+
+def readable(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: str,
+    message: widgets.HTML,
+) -> bool:
+    """Whether the model can read the prompt. If not, `message` says why: that is no error."""
+    if not prompt:
+        message.value = "Type a prompt and press Enter."
+        return False
+    try:
+        encode(model, tokenizer, prompt)
+    except ValueError as error:
+        tell_mistake(message, error)
+        return False
+    return True
+
+
+def tell_mistake(message: widgets.HTML, error: ValueError) -> None:
+    """Say what the reader has typed that cannot be used: theirs to mend, no fault of ours."""
+    message.value = html.escape(f"{error}.".capitalize())
+
+
+def token_slider(tokens: Sequence[str]) -> widgets.SelectionSlider:
+    """A slider over tokens, at the last one; `set_tokens` gives it those of another prompt."""
+    slider = widgets.SelectionSlider(
+        options=[""], description="Token", continuous_update=SET_FROM_HERE
+    )
+    set_tokens(slider, tokens)
+    return slider
+
+
+def set_tokens(slider: widgets.SelectionSlider, tokens: Sequence[str]) -> None:
+    """Offer these tokens, each with its number, counted from 1, and move to the last one.
+
+    The value is the place, from 0. Long tokens end in "…": ipywidgets has 72 pixels for them, and
+    would cut them in a letter.
+    """
+    names = enumerate((visible(token, 6) for token in tokens), start=1)
+    slider.options = [(f"{count} {name}", count - 1) for count, name in names]
+    slider.index = len(tokens) - 1
+
+
+class LayerPicker(widgets.VBox):
+    """Pick layers of a model; `value` is the tuple of their numbers, lowest first.
+
+    `layers` are the numbers to choose from: `range(model.config.num_hidden_layers + 1)` for all of
+    a model. All of them are picked at first, or `picked`. A range, every n-th of it, and single
+    layers can be picked. One picker can serve several widgets, which `observe` its `value`; it can
+    also be set. A layer that is not among `layers` is a ValueError.
+    """
+
+    value = traitlets.Tuple()
+
+    def __init__(self, layers: Sequence[int], picked: Sequence[int] | None = None) -> None:
+        self._layers = sorted(set(layers))
+        if not self._layers:
+            raise ValueError("there are no layers to pick from: give at least one number")
+        last = len(self._layers) - 1
+        self._told = widgets.HTML()
+        self._range = widgets.SelectionRangeSlider(
+            options=self._layers,
+            index=(0, last),
+            description="Range",
+            continuous_update=SET_FROM_HERE,
+            layout=widgets.Layout(width="320px", max_width="100%"),
+        )
+        self._every = widgets.BoundedIntText(
+            value=1, min=1, max=last + 1, description="Every n-th", layout={"width": "160px"}
+        )
+        self._all = self._button("All", "pick every layer", self._layers)
+        self._none = self._button("None", "pick no layer", ())
+        self._boxes = {
+            i: widgets.Checkbox(description=str(i), indent=False, layout={"width": "56px"})
+            for i in self._layers
+        }
+        singles = widgets.HBox(
+            [*self._boxes.values()], layout=widgets.Layout(flex_flow="row wrap", max_width="100%")
+        )
+        lines = [
+            widgets.HBox([self._range, self._every, self._all, self._none]),
+            widgets.HBox([widgets.HTML("Single layers"), singles]),
+        ]
+        for line in lines:
+            line.layout = widgets.Layout(flex_flow="row wrap", max_width="100%")
+        self._busy = False
+        handle_in_cells_thread()
+        super().__init__([self._told, *lines], layout=widgets.Layout(max_width="100%"))
+        self.observe(self._show_value, "value")
+        for control in (self._range, self._every):
+            control.observe(self._pick_range, "value")
+        for box in self._boxes.values():
+            box.observe(self._pick_singles, "value")
+        self.value = tuple(self._layers if picked is None else picked)
+        self._show_value()
+
+    @traitlets.validate("value")
+    def _check(self, proposal: dict) -> tuple[int, ...]:
+        picked = tuple(sorted(set(proposal["value"])))
+        if not set(picked) <= set(self._layers):
+            raise ValueError(f"picked {list(picked)}, but there are {self._names()}")
+        return picked
+
+    def _names(self) -> str:
+        first, last = self._layers[0], self._layers[-1]
+        if self._layers == list(range(first, last + 1)):
+            return f"layers {first} to {last}"
+        return "layers " + ", ".join(map(str, self._layers))
+
+    def _button(self, name: str, tooltip: str, numbers: Sequence[int]) -> widgets.Button:
+        button = widgets.Button(description=name, tooltip=tooltip, layout={"width": "64px"})
+        button.on_click(lambda _: setattr(self, "value", tuple(numbers)))
+        return button
+
+    def _in_range(self) -> tuple[int, ...]:
+        low, high = self._range.index
+        return tuple(self._layers[low : high + 1 : self._every.value])
+
+    def _pick_range(self, _: object) -> None:
+        if not self._busy:
+            self.value = self._in_range()
+
+    def _pick_singles(self, _: object) -> None:
+        if not self._busy:
+            self.value = tuple(i for i, box in self._boxes.items() if box.value)
+
+    def _show_value(self, _: object = None) -> None:
+        """Bring all controls to what is picked, without their picking anything in turn."""
+        self._busy = True
+        try:
+            for i, box in self._boxes.items():
+                box.value = i in self.value
+            if self.value and self.value != self._in_range():
+                self._every.value = 1
+                self._range.index = tuple(map(self._layers.index, (self.value[0], self.value[-1])))
+            names = ", ".join(map(str, self.value)) or "none"
+            total = f"{len(self.value)} of {len(self._layers)}"
+            self._told.value = f"There are {self._names()}. Picked: <b>{names}</b> ({total})."
+        finally:
+            self._busy = False

@@ -1,0 +1,1 @@
+"""For the lesson on many prompts and many devices: its checks."""

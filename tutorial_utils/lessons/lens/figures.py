@@ -1,0 +1,118 @@
+"""Figures of the logit lens, by layer: tensors in, a matplotlib Figure out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from tutorial_utils.draw.figures import as_array, drawable, new_figure
+from tutorial_utils.draw.html import OKABE_ITO
+
+MARKERS, HATCHES = "osD^vP", ["", "//", "..", "xx", "\\\\", "oo"]  # not by colour alone
+
+
+def plot_answers_by_layer(
+    probs: torch.Tensor,
+    ranks: torch.Tensor,
+    names: Sequence[str],
+    *,
+    title: str = "The right answer at each layer",
+) -> Figure:
+    """Probability and rank of an answer for each of up to six prompts, `(layers, prompts)` both.
+
+    Rank 1, the first choice, is at the top. `names` are the prompts' labels.
+    """
+    if len(names) > len(OKABE_ITO):
+        raise ValueError(f"{len(names)} prompts are too many to tell apart: give at most 6")
+    probs, ranks = _checked(probs, len(names)), _checked(ranks, len(names))
+    figure = new_figure(3.3, title)
+    left, right = figure.subplots(1, 2)
+    for i in range(len(names)):
+        look = {"color": OKABE_ITO[i], "marker": MARKERS[i], "markersize": 5}
+        left.plot(probs[:, i], **look)
+        right.plot(ranks[:, i], **look)
+    left.set(ylabel="probability of the answer", ylim=(-0.03, 1.03))
+    right.set(ylabel="rank of the answer (log scale)", yscale="log")
+    right.set_ylim(max(10, ranks.max()) * 1.2, 0.85)
+    right.yaxis.set_major_formatter("{x:g}")
+    _name_layers(left, right)
+    _name_parts(figure, left.lines, names, loc="outside lower center", ncols=len(names))
+    return figure
+
+
+def plot_answer_layers(
+    layers: Mapping[str, torch.Tensor],
+    last: int,
+    *,
+    title: str = "When the right answer appears",
+) -> Figure:
+    """A stacked histogram of layer numbers 0 to `last`, -1 for never, by `{kind: (prompts,)}`."""
+    if not 1 <= len(layers) <= len(OKABE_ITO):
+        raise ValueError(f"layers has {len(layers)} kinds: it must be 1 to {len(OKABE_ITO)}")
+    columns = [*range(last + 1), -1]
+    places = [*range(last + 1), last + 1 + max(1, last // 12)]  # room for the word "never"
+    figure = new_figure(2.8, title)
+    axes = figure.add_subplot()
+    bottom = torch.zeros(len(columns))
+    for (kind, numbers), color, hatch in zip(layers.items(), OKABE_ITO, HATCHES, strict=False):
+        numbers = torch.as_tensor(numbers).cpu()
+        wrong = [i for i in numbers.tolist() if i not in columns]
+        if wrong:
+            raise ValueError(f"layer {wrong[0]} of {kind!r} is not one of 0 to {last}, or -1")
+        height = torch.stack([(numbers == column).sum() for column in columns])
+        look = {"color": color, "hatch": hatch, "edgecolor": "white"}
+        axes.bar(places, height.numpy(), bottom=bottom.numpy(), **look)
+        bottom += height
+    step = -(-len(columns) // 20)
+    axes.set_xticks([*places[:-1:step], places[-1]], [*range(0, last + 1, step), "never"])
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set(xlabel="first layer at which the answer is first choice", ylabel="prompts")
+    axes.spines[["top", "right"]].set_visible(False)
+    _name_parts(figure, axes.containers, list(layers), loc="outside right upper")
+    return figure
+
+
+def plot_spread_by_layer(
+    values: Mapping[str, torch.Tensor], *, title: str = "Median and middle half of the prompts"
+) -> Figure:
+    """A panel for each `{label: (layers, prompts)}`: the median of the prompts, and quartiles."""
+    if not values:
+        raise ValueError("there is nothing to draw: give at least one {label: (layers, prompts)}")
+    figure = new_figure(2.9, title)
+    panels = figure.subplots(1, len(values), squeeze=False)[0]
+    for axes, (label, each) in zip(panels, values.items(), strict=True):
+        quartiles = torch.from_numpy(_checked(each)).quantile(
+            torch.tensor([0.25, 0.5, 0.75]), dim=1
+        )
+        low, middle, high = quartiles.numpy()
+        axes.fill_between(range(len(low)), low, high, color=OKABE_ITO[0], alpha=0.5)
+        axes.plot(middle, marker="o", color=OKABE_ITO[4])
+        axes.set(ylabel=label, ylim=(min(0, low.min()), None))
+    _name_layers(*panels)
+    return figure
+
+
+def _checked(values: torch.Tensor, prompts: int | None = None) -> np.ndarray:
+    values = as_array(values)
+    if values.ndim != 2 or not values.size or prompts not in (None, values.shape[1]):
+        named = "" if prompts is None else f" with {prompts} prompts, one for each name"
+        raise ValueError(f"values must be (layers, prompts){named}, not {values.shape}")
+    return values
+
+
+def _name_parts(figure: Figure, parts: Sequence, names: Sequence[str], **place: object) -> None:
+    legend = figure.legend(parts, [""] * len(names), frameon=False, **place)
+    for text, name in zip(legend.get_texts(), names, strict=True):  # a name may start with "_"
+        text.set(text=drawable(name), parse_math=False)
+
+
+def _name_layers(*panels: Axes) -> None:
+    for axes in panels:
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_xlabel("layer")
+        axes.spines[["top", "right"]].set_visible(False)

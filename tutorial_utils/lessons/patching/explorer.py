@@ -1,0 +1,131 @@
+"""The steering explorer of lesson 07: a skin over `sample_steered`."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable, Mapping, Sequence
+from time import perf_counter
+
+import ipywidgets as widgets
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from tutorial_utils.decoding import encode
+from tutorial_utils.lessons.explorer import (
+    Explorer,
+    LayerPicker,
+    errors_shown,
+    message_line,
+    tell_mistake,
+)
+from tutorial_utils.steering import Samples, sample_steered
+
+
+def steering_table(
+    without: Samples,
+    steered: Samples,
+    describe: Callable[[str], str] | None = None,
+    *,
+    title: str = "steered",
+) -> str:
+    """HTML: each text without steering beside the one with it, and each one's loss under it.
+
+    `describe` gives a word or two about a text, such as its mood, to stand beside the loss. `title`
+    stands above the steered texts. Rows are equally high, for up to three lines of text.
+    """
+
+    look = "text-align: left; vertical-align: top; line-height: 1.4; padding: 2px 16px 2px 4px"
+
+    def cell(text: str, loss: float) -> str:
+        about = f"{html.escape(describe(text))}, " if describe else ""
+        return (
+            f'<td style="{look}; height: 5.8em">'
+            f"{html.escape(text.strip()) or '(nothing)'}<br>"
+            f"<small>{about}loss {loss:.2f} nats per token</small></td>"
+        )
+
+    rows = zip(
+        zip(without.texts, without.losses.tolist(), strict=True),
+        zip(steered.texts, steered.losses.tolist(), strict=True),
+        strict=True,
+    )
+    body = "".join(f"<tr>{cell(*left)}{cell(*right)}</tr>" for left, right in rows)
+    names = ("without", html.escape(title))
+    head = "".join(f'<th style="{look}">{name}</th>' for name in names)
+    return f'<table style="width: 100%; table-layout: fixed"><tr>{head}</tr>{body}</table>'
+
+
+STORIES = 3
+SOON = 0.3  # seconds; a text that takes less comes before one has read that it is being written
+
+
+def explore_steering(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    directions: Mapping[int, Tensor],
+    prompt: str,
+    *,
+    picker: LayerPicker | None = None,
+    describe: Callable[[str], str] | None = None,
+) -> Explorer:
+    """Pick layers and a strength, and see texts without and with steering, side by side.
+
+    directions: {layer: (hidden,)}, as `mean_differences` gives; with several layers picked, each
+        adds its own. `prompt` is the beginning at first, and can be typed over.
+    A `picker` that other widgets use too can be given. `describe` is as in `steering_table`.
+    """
+    middle = sorted(directions)[len(directions) // 2]
+    picker = LayerPicker(list(directions), picked=[middle]) if picker is None else picker
+    strength = widgets.FloatSlider(
+        value=2, min=-6, max=6, step=0.5, description="Strength", continuous_update=False
+    )
+    wide = widgets.Layout(width="100%", max_width="420px")
+    start = widgets.Text(
+        value=prompt, description="Beginning", continuous_update=False, layout=wide
+    )
+    message, table = message_line(), widgets.HTML(layout=widgets.Layout(width="100%"))
+    took = SOON  # the last time that the model wrote
+    made: dict[tuple, Samples] = {}  # a text that was made once is shown at once
+
+    def sample(layers: tuple[int, ...], by: float) -> Samples:
+        nonlocal took
+        if not set(layers) <= set(directions):
+            raise ValueError(f"layers {layers} are picked; directions are for {[*directions]}")
+        key = (start.value, layers, by) if layers and by else start.value
+        if key not in made:
+            encode(model, tokenizer, start.value)  # its errors speak of one prompt, not of three
+            begun = perf_counter()
+            chosen = {layer: directions[layer] for layer in layers if by}
+            prompts = [start.value] * STORIES
+            made[key] = sample_steered(model, tokenizer, prompts, chosen, by)
+            took = perf_counter() - begun
+        return made[key]
+
+    def redraw(_: object = None) -> None:
+        with errors_shown(message, "The model writes …" if took >= SOON else ""):
+            if not start.value:
+                message.value = "Type the beginning of a story."
+                return
+            try:
+                without = sample((), 0)
+            except ValueError as error:  # too long
+                tell_mistake(message, error)
+                return
+            steered = sample(picker.value, strength.value)
+            title = tell_steering(picker.value, strength.value)
+            table.value = steering_table(without, steered, describe, title=title)
+
+    for control, trait in ((picker, "value"), (strength, "value"), (start, "value")):
+        control.observe(redraw, trait)
+    redraw()
+    controls = widgets.VBox([start, strength, message])
+    parts = [widgets.VBox([picker, controls]), table]
+    return Explorer(parts, "pick layers and a strength, and see how the texts change")
+
+
+def tell_steering(layers: Sequence[int], strength: float) -> str:
+    """What was added where, in words."""
+    if not layers or not strength:
+        return "steered: nothing is added"
+    names = ", ".join(map(str, layers))
+    return f"steered: strength {strength:g} at layer{'s' if len(layers) > 1 else ''} {names}"

@@ -1,0 +1,85 @@
+"""Checks of the exercises of lesson 01."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from itertools import pairwise
+
+from transformers import PreTrainedTokenizerBase
+from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+from tutorial_utils.lessons.exercise import NotYet, call, exercise
+
+
+@exercise("no other pair comes more often in the tiny text now.")
+def check_next_pair(next_pair: tuple[str, str], words: list[list[str]]) -> None:
+    """`next_pair` is a most frequent pair of neighbours in `words`, lists of symbols."""
+    counts = Counter(pair for word in words for pair in pairwise(word))
+    best = max(counts.values())
+    if isinstance(next_pair, list) and next_pair and isinstance(next_pair[0], tuple):
+        raise NotYet("that is a list of pairs and counts.", "[0][0] takes the pair out of it.")
+    if isinstance(next_pair, tuple) and len(next_pair) == 2 and next_pair[1:] == (best,):
+        raise NotYet("that is the pair together with its count.", "take the first item of it.")
+    if not isinstance(next_pair, tuple):
+        found = f"expected a tuple of two strings, got {type(next_pair).__name__}."
+        raise NotYet(found, "a key of count_pairs(words) is such a tuple.")
+    if next_pair not in counts:
+        found = f"{next_pair!r} are nowhere neighbours in `words`."
+        raise NotYet(found, "count in `words` as it is after the merges, not in the tiny text.")
+    if counts[next_pair] < best:
+        found = f"{next_pair!r} comes {counts[next_pair]} times, another pair {best} times."
+        raise NotYet(found, "Counter.most_common(1) gives the most frequent one.")
+
+
+@exercise("three prompts, each with the answer that belongs to it.")
+def check_answer_id(answer_id: Callable, tokenizer: PreTrainedTokenizerBase) -> None:
+    """`answer_id(prompt, answer)` is the id of the answer's first token, after a space."""
+    for prompt, answer in [
+        ("The capital of France is", "Paris"),
+        ("Trump works at McDonald's. Trump works at", "McDonald's"),
+        ("The die shows", "three"),
+    ]:
+        start = len(tokenizer(prompt)["input_ids"])
+        whole = tokenizer(f"{prompt} {answer}")["input_ids"]
+        got = call(answer_id, prompt, answer, case=repr(answer))
+        try:
+            got = int(got)
+        except (TypeError, ValueError):
+            found = f"for {answer!r} expected one id, a whole number, got {type(got).__name__}."
+            raise NotYet(found, "take one item of the list of ids.") from None
+        if got == whole[start]:
+            continue
+        hint = f"the ids of the whole text are {whole}: the answer's first one is among them."
+        if got in tokenizer.all_special_ids:
+            hint = "that is a special token: the tokenizer adds it in front of every text."
+        elif got == tokenizer(answer, add_special_tokens=False)["input_ids"][0]:
+            hint = "that is the word with no space before it: a token keeps the space before it."
+        elif got == whole[start - 1]:
+            hint = "that is the last token of the prompt: one place further."
+        elif got == whole[-1]:
+            hint = "that is the last token of the answer: take its first."
+        raise NotYet(f"for {answer!r} expected the id {whole[start]}, got {got}.", hint)
+
+
+@exercise("spaces, letters of several bytes, an emoji, and bytes that are no text.")
+def check_decode_symbols(decode_symbols: Callable) -> None:
+    """`decode_symbols(tokens)` is the text of tokens written in GPT-2's byte symbols."""
+    symbol_of = bytes_to_unicode()
+    join = "join the bytes of all tokens first: a character can lie in two of them."
+    for case, raw, hint in [
+        ("a plain sentence", [b"The", b" die", b" shows"], "turn symbol_of round: symbol to byte."),
+        ("a token with an é", [b"A", " caf\u00e9".encode()], "the bytes are UTF-8."),
+        ("an é in two tokens", [b"A", b" caf", b"\xc3", b"\xa9"], join),
+        ("an emoji in four tokens", [b"\xf0", b"\x9f", b"\x99", b"\x82", b"!"], join),
+        ("half an é", [b"caf", b"\xc3"], 'give bytes.decode the option errors="replace".'),
+        ("no tokens", [], "the text of no tokens is an empty string."),
+    ]:
+        tokens = ["".join(symbol_of[byte] for byte in token) for token in raw]
+        want = b"".join(raw).decode("utf-8", errors="replace")
+        try:
+            got = call(decode_symbols, tokens, case=case)
+        except NotYet as reason:
+            raise (NotYet(reason.found, hint) if "Decode" in reason.found else reason) from None
+        if got != want:
+            raise NotYet(f"for {case}, {tokens}, expected {want!r}, got {got!r}.", hint)

@@ -1,0 +1,209 @@
+"""Load a model: which one, with what numbers, and where it goes."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from accelerate import init_empty_weights
+from huggingface_hub import constants, try_to_load_from_cache
+from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars
+from packaging.version import Version
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    __version__,
+)
+from transformers.utils import logging
+
+from tutorial_utils.models.errors import check_folder, check_hub, check_kind, plain_errors
+from tutorial_utils.models.memory import place
+
+#: The folder of the shipped model.
+POCKET_LLAMA = Path(__file__).parents[1] / "pocket_llama"
+#: What the argument for the dtype is called: it was renamed in transformers 4.56.
+DTYPE = "dtype" if Version(__version__) >= Version("4.56") else "torch_dtype"
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def load_model(
+    name: str | Path | None = None,
+    *,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Load a causal language model and its tokenizer, ready to read (`eval` mode).
+
+    `name` is a name on huggingface.co ("owner/name"), a folder, or "pocket-llama", the shipped
+    model. None means what the environment variable TUTORIAL_MODEL names, else the shipped model.
+
+    `device` ("cuda", "cuda:1", "mps", "cpu") and `dtype` ("float32", "bfloat16", "float16"), where
+    they are None, are chosen by `pick_device` and `pick_dtype`. The weights go straight to the
+    device. A model too big for one GPU is split over all of them, unless `device` names one GPU by
+    its number. A model that was downloaded before is loaded without asking the hub again.
+
+    `model.generate` does what it is asked and no more: the sampling settings that many models
+    bring along, such as a temperature or a repetition penalty, are left out.
+
+    Raises OSError for a model that can't be loaded, ValueError for an argument that is not allowed
+    or a model of the wrong kind, MemoryError for one that does not fit.
+    """
+    source, label = find_source(name)
+    place_on = _check_device(device)
+    dtype = _check_dtype(dtype) or pick_dtype(place_on)
+    with _no_bars(source), plain_errors(source, label):
+        here = isinstance(source, Path) or in_cache(source)
+        if not here and not constants.HF_HUB_OFFLINE:
+            check_hub(source)
+        options = {"trust_remote_code": False, "local_files_only": here}
+        config = AutoConfig.from_pretrained(str(source), **options)
+    check_kind(config, label)
+    if isinstance(source, Path):
+        check_folder(source, label, "tokenizer")
+    with _no_bars(source), plain_errors(source, f"the tokenizer of {label}"):
+        tokenizer = AutoTokenizer.from_pretrained(str(source), **options)
+        if not tokenizer.vocab_size:  # what transformers 5 makes of a missing vocabulary
+            raise OSError("there is no tokenizer.json")
+    with plain_errors(source, label), init_empty_weights():  # shapes only: takes no memory
+        empty = AutoModelForCausalLM.from_config(config, **{DTYPE: dtype})
+    one_gpu = device is not None and torch.device(device).index is not None
+    device_map, full = place(empty, label, place_on, split=not one_gpu)
+    options |= {DTYPE: dtype, "device_map": device_map, "use_safetensors": True}
+    with _no_bars(source), plain_errors(source, label, full):
+        model, info = AutoModelForCausalLM.from_pretrained(
+            str(source), output_loading_info=True, **options
+        )
+    if info["missing_keys"]:  # transformers fills them with random numbers
+        missing = ", ".join(sorted(info["missing_keys"])[:3])
+        raise OSError(f"{label} is not a whole language model: it has no weights for {missing}.")
+    _plain_generation(model)
+    # Some versions give token types too, which `generate` refuses where the model takes none.
+    taken = inspect.signature(model.forward).parameters
+    tokenizer.model_input_names = [n for n in tokenizer.model_input_names if n in taken]
+    return model.eval(), tokenizer
+
+
+def pick_device() -> torch.device:
+    """The first GPU, else Apple's GPU (MPS), else the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda", 0)
+    return torch.device("mps", 0) if torch.backends.mps.is_available() else torch.device("cpu")
+
+
+def pick_dtype(device: str | torch.device) -> torch.dtype:
+    """bfloat16 on a GPU that computes in it, float16 on any other, float32 on the CPU."""
+    device = torch.device(device)
+    if device.type == "cpu":
+        return torch.float32
+    if device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0):
+        return torch.bfloat16
+    return torch.float16
+
+
+def find_source(name: str | Path | None) -> tuple[str | Path, str]:
+    """A folder (Path) or a name on the hub (str), and what messages call it."""
+    origin = ""
+    if name is None:
+        name = os.environ.get("TUTORIAL_MODEL", "").strip()
+        origin = " (named by the environment variable TUTORIAL_MODEL)" if name else ""
+        name = name or "pocket-llama"
+    if not isinstance(name, (str, Path)) or not str(name).strip():
+        raise ValueError(
+            f"a model is named by a text such as 'Qwen/Qwen3-0.6B' or by a folder, not by {name!r}"
+        )
+    if name == "pocket-llama":
+        if not (POCKET_LLAMA / "config.json").is_file():
+            raise OSError(
+                f"the model that comes with this series is not in '{POCKET_LLAMA}'. Install the "
+                "package again, or make the model with `make pocket-llama`."
+            )
+        name, origin = POCKET_LLAMA, " (the model that comes with this series)"
+    folder = Path(os.path.expanduser(name))
+    if isinstance(name, Path) or folder.exists() or str(name).startswith((".", "~", "/", "\\")):
+        label = f"the folder '{folder}'{origin}"
+        check_folder(folder, label, "configuration", "weights")
+        return folder, label
+    return name, f"{name!r}{origin}"
+
+
+def in_cache(name: str) -> bool:
+    """Whether a model on the hub has been downloaded wholly, so that no network is needed."""
+    config = try_to_load_from_cache(name, "config.json")
+    if not isinstance(config, str):
+        return False
+    folder = Path(config).parent
+    index = folder / "model.safetensors.index.json"  # of weights in several files
+    weights = {"model.safetensors"}
+    if index.is_file():
+        weights = set(json.loads(index.read_text())["weight_map"].values())
+    return all((folder / file).is_file() for file in weights | {"tokenizer_config.json"})
+
+
+def _check_device(device: str | torch.device | None) -> torch.device:
+    if device is None:
+        return pick_device()
+    try:
+        if not isinstance(device, (str, torch.device)):
+            raise TypeError(f"a device is a text, not {type(device).__name__}")
+        chosen = torch.device(device)
+        there = {
+            "cpu": 1,
+            "mps": int(torch.backends.mps.is_available()),
+            "cuda": torch.cuda.device_count() if torch.cuda.is_available() else 0,
+        }[chosen.type]
+    except (RuntimeError, TypeError, KeyError) as error:
+        raise ValueError(
+            f"device is 'cuda', 'cuda:1', 'mps', 'cpu' or None, not {device!r}"
+        ) from error
+    if (chosen.index or 0) >= there:
+        raise ValueError(
+            f"there is no device {str(device)!r}: torch {torch.__version__} finds {there} of type "
+            f"{chosen.type!r} here. With device=None the best one there is gets used; "
+            "`python -m tutorial_utils` in a terminal shows what that is."
+        )
+    if chosen.type == "cpu":  # not "cpu:0", which old versions of transformers take for GPU 0
+        return torch.device("cpu")
+    return torch.device(chosen.type, chosen.index or 0)
+
+
+def _check_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
+    chosen = DTYPES.get(str(dtype).removeprefix("torch."))
+    if dtype is not None and chosen is None:
+        raise ValueError(f"dtype is one of {', '.join(DTYPES)} or None, not {dtype!r}")
+    return chosen
+
+
+def _plain_generation(model: PreTrainedModel) -> None:
+    """Keep the special tokens of the model's generation settings, and nothing else."""
+    brought = model.generation_config
+    end = brought.eos_token_id
+    pad = brought.pad_token_id
+    if pad is None:  # as `generate` would choose, with a warning
+        pad = end[0] if isinstance(end, list) else end
+    model.generation_config = GenerationConfig(
+        bos_token_id=brought.bos_token_id, eos_token_id=end, pad_token_id=pad
+    )
+
+
+@contextmanager
+def _no_bars(source: str | Path) -> Iterator[None]:
+    """No progress bars for a folder, which would end up in a notebook; downloads keep theirs."""
+    shown, hub_off = logging.is_progress_bar_enabled(), are_progress_bars_disabled()
+    if isinstance(source, Path) and shown:
+        logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if isinstance(source, Path) and shown:
+            logging.enable_progress_bar()
+            if hub_off:
+                disable_progress_bars()
