@@ -50,6 +50,9 @@ bench: setup  ## Times reading activations next to other tools; makes their envi
 pocket-llama: setup  ## Trains the shipped model again from its seed (45 minutes on 2 cores at most).
 	@.venv/bin/python pocket_llama/train.py
 
-lint: setup  ## Checks the code and the notebooks with ruff.
+lint: setup  ## Checks code, notebooks, types, and who imports whom.
 	@.venv/bin/python -m ruff check
 	@.venv/bin/python -m ruff format --check
+	@.venv/bin/python -m mypy
+	@.venv/bin/lint-imports --no-logo
+	@.venv/bin/python scripts/check_private_names.py

@@ -91,7 +91,7 @@ def unembedded(model: torch.nn.Module, x: list[float]) -> list[float]:
 
 if not hasattr(math, "sumprod"):  # Python 3.12
 
-    def unembedded(model: torch.nn.Module, x: list[float]) -> list[float]:  # noqa: F811
+    def unembedded(model: torch.nn.Module, x: list[float]) -> list[float]:
         rows = model.lm_head.weight.tolist()
         return [math.fsum(a * b for a, b in zip(row, x, strict=True)) for row in rows]
 
@@ -232,7 +232,7 @@ def layers_of(count: int, *, tied: bool = False) -> torch.nn.Module:
 
 
 @pytest.mark.parametrize(
-    "count, low, high",
+    ("count", "low", "high"),
     [
         (1, [0], [0]),
         (2, [0], [1]),
@@ -268,7 +268,7 @@ def test_candidate_layers_of_ones_own():
 
 
 @pytest.mark.parametrize(
-    "which, message",
+    ("which", "message"),
     [
         ("middle", 'are "low", "high" or layer numbers'),
         (8, "layer 8 is this model's last"),

@@ -246,7 +246,7 @@ def test_entropy_and_divergence_at_their_ends():
 
 
 @pytest.mark.parametrize(
-    "hidden, said",
+    ("hidden", "said"),
     [
         (torch.randn(2, 3, 31), r"\(\.\.\., 32\).*\(2, 3, 31\)"),
         (torch.randn(0, 3, 32), "not empty"),
@@ -269,7 +269,7 @@ def test_no_layers_and_layers_that_were_not_recorded(llama):
 
 
 @pytest.mark.parametrize(
-    "model_type, said",
+    ("model_type", "said"),
     [("inkling2_text", "more than the residual stream"), ("musicgen", "do not run on one token")],
 )
 def test_a_model_that_cannot_do_it_is_refused(model_type, said):

@@ -68,7 +68,9 @@ def test_residual_stream_equals_a_run_for_each_place(tiny):
     torch.testing.assert_close(got, torch.tensor(want), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("part, names", [("attention", ("self_attn", "attn")), ("mlp", ("mlp",))])
+@pytest.mark.parametrize(
+    ("part", "names"), [("attention", ("self_attn", "attn")), ("mlp", ("mlp",))]
+)
 def test_parts_equal_a_run_for_each_place(tiny, part, names):
     model, tokenizer = tiny
     source_inputs, inputs, prompt = two_prompts(model, tokenizer)

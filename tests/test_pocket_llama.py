@@ -33,7 +33,7 @@ def model():
 def test_files():
     assert sum(file.stat().st_size for file in POCKET_LLAMA.iterdir()) <= 8e6
     with safe_open(POCKET_LLAMA / "model.safetensors", "pt") as weights:
-        assert {weights.get_tensor(name).dtype for name in weights.keys()} == {torch.float16}
+        assert {weights.get_tensor(name).dtype for name in weights} == {torch.float16}
 
 
 def test_transformers_4_knows_the_tokenizers_class():

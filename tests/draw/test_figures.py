@@ -170,7 +170,7 @@ def test_next_token_bars_are_the_best_ones_in_order(tokenizer):
     shown = [tokenizer.decode([token_id]) for token_id in best.indices[:6].tolist()]
     readable = [name for name in shown if "\ufffd" not in name]
     assert readable
-    assert set(name.replace(" ", "␣") for name in readable) <= set(labels(axes.yaxis))
+    assert {name.replace(" ", "␣") for name in readable} <= set(labels(axes.yaxis))
     assert f"{best.values[0]:.3f}" in words(figure)
     assert axes.yaxis_inverted()
     assert axes.get_xlabel() == "probability"

@@ -9,7 +9,7 @@ INF = torch.inf
 
 
 @pytest.mark.parametrize(
-    "got, want, said",
+    ("got", "want", "said"),
     [
         ([-INF, 2.0], [-INF, 1.0], "expected 1 at one place, got 2"),
         ([1.0, 0.0], [1.0, -INF], "expected -inf at one place, got 0"),

@@ -66,7 +66,7 @@ def run_nbmake(report: Path, notebooks: list[Path], seconds: int) -> dict[str, s
 @pytest.fixture(scope="module")
 def failures(tmp_path_factory) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("nbmake")
-    paths = sorted(HERE.glob("broken/*.ipynb")) + [HERE / "good" / "widgets.ipynb"]
+    paths = [*sorted(HERE.glob("broken/*.ipynb")), HERE / "good" / "widgets.ipynb"]
     slow = [path for path in paths if path.stem == "too_slow"]
     halves = [path for path in paths if path not in slow]
     jobs = [(halves[::2], 120), (halves[1::2], 120), (slow, 2)]
@@ -105,7 +105,7 @@ def test_a_notebook_that_computes_for_too_long_fails(folder):
 
 def test_time_of_all_lessons_has_a_limit():
     assert not notebook_tools.are_too_slow({"a": notebook_tools.NOTEBOOK_SECONDS})
-    seconds = {name: notebook_tools.NOTEBOOK_SECONDS for name in "abcdefg"}
+    seconds = dict.fromkeys("abcdefg", notebook_tools.NOTEBOOK_SECONDS)
     assert notebook_tools.are_too_slow(seconds)
     assert "TOO SLOW" in notebook_tools.tell_seconds(seconds)[-1]
 

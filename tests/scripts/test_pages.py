@@ -36,7 +36,7 @@ def test_a_page_that_stands_alone(tmp_path, page):
 
 
 @pytest.mark.parametrize(
-    "page, part",
+    ("page", "part"),
     [
         ({"head": '<script src="https://example.org/x.js"></script>'}, "asks another server"),
         ({"head": '<link rel="stylesheet" href="//example.org/x.css">'}, "asks another server"),
@@ -125,7 +125,7 @@ def test_printed_lines_are_cut():
 
 
 @pytest.mark.parametrize(
-    "made, part",
+    ("made", "part"),
     [
         (cell(text="word " * 70), "has 70 words"),
         (cell("x\n" * 20), "lines of code and print"),

@@ -12,7 +12,7 @@ from notebook_tools import ROOT
 
 sys.path.insert(0, str(ROOT / "scripts"))
 
-import test_versions as versions  # noqa: E402
+import test_versions as versions
 
 REQUIREMENTS = (ROOT / "requirements.txt").read_text(encoding="utf-8")
 

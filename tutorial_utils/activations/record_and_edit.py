@@ -153,7 +153,7 @@ def edit_activations(
 
 
 def _checked_positions(positions: object) -> str | list[int] | None:
-    if positions is None or isinstance(positions, str) and positions == "last":
+    if positions is None or (isinstance(positions, str) and positions == "last"):
         return positions
     numbers = list(positions) if isinstance(positions, Iterable) else [positions]
     if numbers and all(hasattr(n, "__index__") and not isinstance(n, bool) for n in numbers):

@@ -21,7 +21,8 @@ SHORT = {"device", "memory", "GPU 0", "TUTORIAL_MODEL"}
 
 def check_machine() -> list[Check]:
     """Look at everything that the series needs. No weights are downloaded, nothing is
-    changed."""
+    changed.
+    """
     checks = _versions()
     try:
         from tutorial_utils.doctor import machine, model

@@ -85,7 +85,7 @@ def _explain(error: Exception, source: str | Path, label: str, no_room: str) -> 
     network = because_of(errors.LocalEntryNotFoundError, ConnectionError) or any(
         type(reason).__module__.split(".")[0] in NETWORK_LIBRARIES for reason in reasons
     )
-    if network or constants.HF_HUB_OFFLINE and "model.safetensors" in words and on_hub:
+    if network or (constants.HF_HUB_OFFLINE and "model.safetensors" in words and on_hub):
         why = " (HF_HUB_OFFLINE is set)" if constants.HF_HUB_OFFLINE else ""
         return OSError(
             f"{label} is not, or not wholly, in the cache of this machine "

@@ -73,7 +73,7 @@ def test_output_of_right(capsys):
 
 
 @pytest.mark.parametrize(
-    "wrong, found",
+    ("wrong", "found"),
     [
         (leaks, "left behind"),
         (leaks_after_an_error, "a model that raises"),
@@ -96,7 +96,7 @@ def last_real(hidden, mask):
 
 
 @pytest.mark.parametrize(
-    "answer, verdict",
+    ("answer", "verdict"),
     [
         (last_real, "Right: "),
         (lambda hidden, mask: ..., "Not tried yet: "),

@@ -13,7 +13,7 @@ JSD = torch.tensor(
 
 
 @pytest.mark.parametrize(
-    "answer, verdict",
+    ("answer", "verdict"),
     [
         (torch.tensor([2, 4, 4]), "Right: "),
         (torch.tensor([0, 1, 1]), "look up the layers' numbers"),
@@ -58,7 +58,7 @@ def in_place(final, early, alpha):
 
 
 @pytest.mark.parametrize(
-    "answer, verdict",
+    ("answer", "verdict"),
     [
         (right, "Right: "),
         (lambda final, early, alpha: ..., "Not tried yet: "),
@@ -88,7 +88,7 @@ def contrast_by(final, early, beta, alpha):
 
 
 @pytest.mark.parametrize(
-    "answer, verdict",
+    ("answer", "verdict"),
     [
         (contrast_by, "Right: "),
         (lambda *given: ..., "Not tried yet: "),

@@ -184,7 +184,7 @@ def test_plot_contrast_says_what_it_was_given(model_and_tokenizer):
 
 
 @pytest.mark.parametrize(
-    "divergence, picked, candidates, after, message",
+    ("divergence", "picked", "candidates", "after", "message"),
     [
         ({0: 1.0, 2: 0.5}, 1, None, some_probs(1), "one of the candidates"),
         ({0: 1.0, 2: 0.5}, 4, [0, 4], some_probs(1), "layers with a divergence"),

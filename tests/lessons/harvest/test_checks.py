@@ -7,7 +7,7 @@ from tutorial_utils.lessons.checks import check_batches_of, check_bytes_on_disk,
 
 
 @pytest.mark.parametrize(
-    "answer, verdict",
+    ("answer", "verdict"),
     [
         (lambda tokens, layers, hidden, itemsize: tokens * layers * hidden * itemsize, "Right: "),
         (lambda *sizes: ..., "Not tried yet: "),
@@ -29,7 +29,7 @@ def in_place(mask):
 
 
 @pytest.mark.parametrize(
-    "answer, verdict",
+    ("answer", "verdict"),
     [
         (lambda mask: (mask.cumsum(dim=1) - 1).clamp(min=0), "Right: "),
         (lambda mask: ..., "Not tried yet: "),
@@ -57,7 +57,7 @@ def by_length(lengths, tokens):
             batches.append(batch)
             batch = []
         batch.append(i)
-    return batches + [batch] if batch else batches
+    return [*batches, batch] if batch else batches
 
 
 def forgets_the_last(lengths, tokens):
@@ -84,7 +84,7 @@ def sorts_what_it_got(lengths, tokens):
 
 
 @pytest.mark.parametrize(
-    "answer, verdict",
+    ("answer", "verdict"),
     [
         (by_length, "Right: "),
         (lambda lengths, tokens: ..., "Not tried yet: "),

@@ -39,7 +39,7 @@ def last_scale(hidden, weight, bias, unembedding):
 
 
 @pytest.mark.parametrize(
-    "check, answer",
+    ("check", "answer"),
     [
         (check_rank, rank),
         (
@@ -58,7 +58,7 @@ def test_right_answers(capsys, check, answer):
 
 
 @pytest.mark.parametrize(
-    "check, stub",
+    ("check", "stub"),
     [
         (check_rank, lambda logits, answer: ...),
         (check_settled, lambda choices: ...),
@@ -71,7 +71,7 @@ def test_stubs(capsys, check, stub):
 
 
 @pytest.mark.parametrize(
-    "check, answer, found",
+    ("check", "answer", "found"),
     [
         (check_rank, lambda z, answer: rank(z, answer) - 1, "you count from 1"),
         (check_rank, lambda z, answer: (z < z[:, [answer]]).sum(-1) + 1, "from the worst"),

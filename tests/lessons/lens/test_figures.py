@@ -86,7 +86,7 @@ def test_labels_lie_beside_each_other():
 
 
 @pytest.mark.parametrize(
-    "draw, said",
+    ("draw", "said"),
     [
         (lambda: plot_answers_by_layer(torch.rand(3, 2), torch.ones(3, 2), ["a"]), "1 prompts"),
         (lambda: plot_answers_by_layer(torch.rand(3), torch.ones(3), ["a"]), r"\(3,\)"),

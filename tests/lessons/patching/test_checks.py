@@ -9,7 +9,7 @@ SHARE = torch.tensor([[0.0, 1.0, 0.0], [0.1, 0.6, 0.2], [0.0, 0.3, 0.9], [0.0, 0
 
 
 @pytest.mark.parametrize(
-    "answer, verdict",
+    ("answer", "verdict"),
     [
         (SHARE.argmax(dim=1), "Right: "),
         (..., "Not tried yet: "),
@@ -75,7 +75,7 @@ def wants_one_row(source, positions):
 
 
 @pytest.mark.parametrize(
-    "answer, verdict",
+    ("answer", "verdict"),
     [
         (right_put_at, "Right: "),
         (lambda source, positions: ..., "Not tried yet: "),
@@ -101,7 +101,7 @@ def right_without(hidden, direction):
 
 
 @pytest.mark.parametrize(
-    "answer, verdict",
+    ("answer", "verdict"),
     [
         (right_without, "Right: "),
         (lambda hidden, direction: ..., "Not tried yet: "),

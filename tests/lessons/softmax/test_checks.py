@@ -31,7 +31,7 @@ def in_place(z):
 
 
 @pytest.mark.parametrize(
-    "check, answers",
+    ("check", "answers"),
     [
         (check_entropies, (entropies(2, 1, 0.5), LOGITS)),
         (check_entropies, (torch.tensor(entropies(2, 1, 0.5)), LOGITS)),
@@ -49,7 +49,7 @@ def test_right_answers(capsys, check, answers):
 
 
 @pytest.mark.parametrize(
-    "check, answers",
+    ("check", "answers"),
     [
         (check_entropies, (..., LOGITS)),
         (check_log_softmax, (lambda z: ...,)),
@@ -62,7 +62,7 @@ def test_stubs(capsys, check, answers):
 
 
 @pytest.mark.parametrize(
-    "check, answers, part",
+    ("check", "answers", "part"),
     [
         (check_entropies, (1.5, LOGITS), "put them into a list"),
         (check_entropies, (None, LOGITS), "put them into a list"),

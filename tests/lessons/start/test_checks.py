@@ -13,7 +13,7 @@ def shipped():
 
 
 @pytest.mark.parametrize(
-    "prompt, verdict",
+    ("prompt", "verdict"),
     [
         ("Anna lives in Rome. Anna lives in", "Right: "),
         ("The capital of Italy is", "Right: "),
@@ -31,7 +31,7 @@ def test_my_prompt(capsys, shipped, prompt, verdict):
 
 
 @pytest.mark.parametrize(
-    "answer, verdict",
+    ("answer", "verdict"),
     [
         (lambda parameters, dtype: parameters * dtype.itemsize / 2**30, "Right: "),
         (lambda parameters, dtype: ..., "Not tried yet: "),

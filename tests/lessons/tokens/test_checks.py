@@ -49,7 +49,7 @@ def test_decoding_by_hand_is_right(capsys):
 
 
 @pytest.mark.parametrize(
-    "check, answers",
+    ("check", "answers"),
     [
         (check_next_pair, (..., WORDS)),
         (check_answer_id, (lambda prompt, answer: ..., TOKENIZERS[0])),
@@ -62,7 +62,7 @@ def test_stubs(capsys, check, answers):
 
 
 @pytest.mark.parametrize(
-    "check, answers, part",
+    ("check", "answers", "part"),
     [
         (check_next_pair, ([(("ow", "er"), 2)], WORDS), "list of pairs and counts"),
         (check_next_pair, ((("ow", "er"), 2), WORDS), "together with its count"),
@@ -96,7 +96,7 @@ def test_wrong_answers_get_a_hint(capsys, check, answers, part):
 
 
 @pytest.mark.parametrize(
-    "answer_id, part",
+    ("answer_id", "part"),
     [
         (lambda t: lambda p, a: t(" " + a)["input_ids"][0], "that is a special token"),
         (

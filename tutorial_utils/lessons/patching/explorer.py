@@ -33,7 +33,6 @@ def steering_table(
     `describe` gives a word or two about a text, such as its mood, to stand beside the loss. `title`
     stands above the steered texts. Rows are equally high, for up to three lines of text.
     """
-
     look = "text-align: left; vertical-align: top; line-height: 1.4; padding: 2px 16px 2px 4px"
 
     def cell(text: str, loss: float) -> str:
