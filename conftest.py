@@ -15,12 +15,13 @@ ROOT = Path(__file__).parent
 sys.path[:0] = [str(ROOT / folder) for folder in ("tests", "tests/notebooks", "scripts", "bench")]
 
 import notebook_tools  # noqa: E402
+import strict_client  # noqa: E402
 
 # Before anything imports transformers: no test asks the network, and none runs on another model
 # because of a variable that the person at the keyboard has set.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.pop("TUTORIAL_MODEL", None)
-notebook_tools.watch_nbmake()
+strict_client.watch_nbmake()
 
 lesson_seconds: dict[str, float] = {}
 
@@ -32,7 +33,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     if report.when == "call" and report.nodeid.startswith("notebooks/"):
-        took = notebook_tools.StrictClient.last_took if report.passed else report.duration
+        took = strict_client.StrictClient.last_took if report.passed else report.duration
         lesson_seconds[Path(report.fspath).name] = took
 
 

@@ -1,4 +1,7 @@
-"""Starts JupyterLab on the first lesson and prints the address to open. `make lab` calls it."""
+"""Starts JupyterLab on the first lesson and prints the address to open. `make lab` calls it.
+
+python scripts/lab.py FOLDER      (on FOLDER/notebooks: the browser tests, on copies)
+"""
 
 import os
 import re
@@ -10,8 +13,12 @@ from urllib.parse import urlsplit
 from jupyter_server.serverapp import ServerApp
 from jupyterlab.labapp import LabApp
 
+from kernel_transport import kernel_settings
 
-def options(token: str) -> list[str]:
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def options(token: str, folder: Path = ROOT) -> list[str]:
     """Settings that come before the user's own. IP and PORT are variables of `make lab`."""
     displays = ["DISPLAY", "WAYLAND_DISPLAY"]
     has_display = sys.platform == "darwin" or any(os.environ.get(name) for name in displays)
@@ -20,11 +27,17 @@ def options(token: str) -> list[str]:
         "ServerApp.port": os.environ.get("PORT", "8888"),
         "ServerApp.open_browser": has_display,
         "ServerApp.allow_root": os.geteuid() == 0,  # rented boxes have no other user
-        "ServerApp.root_dir": Path(__file__).resolve().parents[1],
+        "ServerApp.root_dir": folder,
         "Application.log_level": "WARN",  # the log of every request would bury the address
         "LabApp.default_url": "/lab/tree/notebooks/00_start_here.ipynb",
+        # Nothing is asked of other machines; the folder's settings keep JupyterLab from asking, in
+        # a box over the lesson, whether to.
+        "LabApp.app_settings_dir": Path(__file__).resolve().with_name("lab_settings"),
+        "LabApp.news_url": None,
+        "LabApp.check_for_updates_class": "jupyterlab.NeverCheckForUpdate",
         "IdentityProvider.token": token,
     }
+    settings |= {f"KernelManager.{name}": value for name, value in kernel_settings().items()}
     if codespace := codespace_address("PORT"):  # what the browser calls this machine
         any_port = re.escape(codespace).replace("PORT", r"\d+")
         settings["ServerApp.allow_origin_pat"] = f"{any_port}$"
@@ -54,7 +67,8 @@ def print_address(server: ServerApp, token: str) -> None:
 
 def main() -> None:
     token = os.environ.get("JUPYTER_TOKEN") or secrets.token_hex(24)
-    server = LabApp.initialize_server(argv=options(token))
+    folder = Path(sys.argv[1]).resolve() if len(sys.argv) > 1 else ROOT
+    server = LabApp.initialize_server(argv=options(token, folder))
     server.io_loop.add_callback(print_address, server, token)  # once it listens
     server.start()
 

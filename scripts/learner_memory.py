@@ -15,7 +15,8 @@ from pathlib import Path
 
 import psutil
 
-from notebook_tools import LESSONS, StrictClient, read
+from notebook_tools import LESSONS, read
+from strict_client import StrictClient
 
 MIB = 2**20
 
@@ -23,7 +24,7 @@ MIB = 2**20
 async def of_lesson(path: Path) -> None:
     """Runs the lesson, and prints what its kernel holds before it ends."""
     nb = read(path)
-    client = StrictClient(nb, seconds=300)
+    client = StrictClient(nb, 300, path.name)
     async with client.async_setup_kernel(cwd=str(path.parent)):
         for index, cell in enumerate(nb.cells):
             await client.async_execute_cell(cell, index)

@@ -1,20 +1,14 @@
-"""Reads the lessons, and runs notebooks so that no error in them can hide."""
+"""Reads the lessons, and says what a kernel that runs them gets and how long they may take."""
 
 from __future__ import annotations
 
-import ast
 import copy
 import hashlib
 import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
-from time import monotonic
-from typing import Any
 
 import nbformat
-from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError, CellTimeoutError
 from nbformat import NotebookNode
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -28,7 +22,6 @@ LESSONS = sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
 NOTEBOOK_SECONDS = float(os.environ.get("NOTEBOOK_SECONDS", 20))
 ALL_NOTEBOOKS_SECONDS = 6 * NOTEBOOK_SECONDS
 
-TRACEBACK = "Traceback (most recent call last)"
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 # What a lesson's file says about itself, beside the cells and a hash of them.
@@ -40,20 +33,15 @@ METADATA = {
 KEPT = ("tags", "slideshow")
 WIDGET_MIME = "application/vnd.jupyter.widget-view+json"
 
-# Run after the last cell: what it left running in the background fails now or is forgotten.
-SETTLE = """
-import asyncio, gc, sys, threading, time
-for thread in threading.enumerate():
-    if thread is not threading.current_thread() and not thread.daemon:
-        thread.join(1)
-await asyncio.sleep(0.1)
-gc.collect()
-sys.stderr.flush()
-"""
-
 
 def read(path: Path) -> NotebookNode:
     return nbformat.read(path, as_version=4)
+
+
+def new_notebook(*sources: str, tags: tuple[str, ...] = ()) -> NotebookNode:
+    """A notebook of code cells, each with these tags."""
+    cells = [nbformat.v4.new_code_cell(source, metadata={"tags": [*tags]}) for source in sources]
+    return nbformat.v4.new_notebook(cells=cells, metadata=copy.deepcopy(METADATA))
 
 
 def code_cells(nb: NotebookNode) -> list[NotebookNode]:
@@ -106,108 +94,6 @@ def kernel_environment(**extra: str) -> dict[str, str]:
     }
 
 
-class StrictClient(NotebookClient):
-    """nbclient, but an error that was swallowed on the way stops the notebook like any other.
-
-    `interact`, `interactive_output` and `Output` turn an exception in a callback into a message,
-    threads and tasks print theirs to stderr after the cell has ended. All of it passes through the
-    channel that is watched here. The kernel is killed at the end, not asked to leave.
-    """
-
-    last_took = 0.0  # seconds, as NOTEBOOK_SECONDS counts them, of the last notebook that ended
-
-    def __init__(self, nb: NotebookNode, seconds: float = NOTEBOOK_SECONDS, **kwargs: Any) -> None:
-        kwargs |= {
-            "shutdown_kernel": "immediate",
-            "raise_on_iopub_timeout": True,
-            "extra_arguments": ["--log-level=ERROR"],
-        }
-        super().__init__(nb, **kwargs)
-        self.seconds = seconds
-        self.started = monotonic()
-        self.timeout_func = lambda cell: max(0.1, 3 * seconds - (monotonic() - self.started))
-        self.swallowed: list[str] = []
-
-    async def async_start_new_kernel(self, **kwargs: Any) -> None:
-        await super().async_start_new_kernel(**{"env": kernel_environment(), **kwargs})
-
-    async def async_start_new_kernel_client(self) -> Any:
-        kernel_client = await super().async_start_new_kernel_client()
-        get_msg = kernel_client.iopub_channel.get_msg
-
-        async def get_watched_msg(*args: Any, **kwargs: Any) -> dict[str, Any]:
-            msg = await get_msg(*args, **kwargs)
-            self.swallowed.extend(t for t in _tracebacks(msg) if t not in self.swallowed)
-            return msg
-
-        kernel_client.iopub_channel.get_msg = get_watched_msg
-        return kernel_client
-
-    async def async_execute_cell(
-        self, cell: NotebookNode, cell_index: int, **kwargs: Any
-    ) -> NotebookNode:
-        try:
-            cell = await super().async_execute_cell(cell, cell_index, **kwargs)
-        except CellTimeoutError as error:
-            reason = f"the notebook was not done after {3 * self.seconds:g} s"
-            raise CellTimeoutError(f"{reason}\n{error}") from None
-        except CellExecutionError:
-            self.swallowed.clear()  # the same error, not swallowed after all
-            raise
-        if self.allow_errors or "raises-exception" in tags(cell):
-            self.swallowed.clear()
-        is_last = cell_index == len(self.nb.cells) - 1
-        took = await self.settle() if is_last else 0
-        if self.swallowed:
-            self._fail(cell if cell.cell_type == "code" else code_cells(self.nb)[-1])
-        if took > self.seconds:
-            raise CellTimeoutError(f"the notebook took {took:.1f} s: {self.seconds:g} s at most")
-        return cell
-
-    async def settle(self) -> float:
-        """Waits for what was left running in the background; gives what the notebook took."""
-        processor = await self.ask("time.process_time()", first=SETTLE)
-        StrictClient.last_took = min(monotonic() - self.started, processor)
-        return StrictClient.last_took
-
-    async def ask(self, question: str, first: str = "") -> Any:
-        """The value of an expression in the kernel, with no trace in the notebook."""
-        reply = await self.kc.execute_interactive(
-            first,
-            silent=True,
-            store_history=False,
-            user_expressions={"answer": question},
-            output_hook=lambda msg: None,
-            timeout=60 + 3 * self.seconds,
-        )
-        answer = reply["content"]["user_expressions"]["answer"]
-        if answer["status"] != "ok":
-            raise RuntimeError("\n".join(answer["traceback"]))
-        return ast.literal_eval(answer["data"]["text/plain"])
-
-    def _fail(self, cell: NotebookNode) -> None:
-        """Puts the swallowed error among the cell's outputs, where nbmake looks for it."""
-        lines = "\n".join(self.swallowed).strip().split("\n")
-        self.swallowed.clear()
-        error = {"ename": "SwallowedError", "evalue": COLOURS.sub("", lines[-1])}
-        cell.outputs.append(nbformat.v4.new_output("error", traceback=lines, **error))
-        raise CellExecutionError.from_cell_and_msg(cell, {**error, "traceback": lines})
-
-
-def _tracebacks(msg: dict[str, Any]) -> Iterator[str]:
-    """The tracebacks in a message of the kernel, whether its own or in a widget's state."""
-    content = msg["content"]
-    state = content.get("data", {}).get("state", {}) if msg["msg_type"] == "comm_msg" else {}
-    for kind, output in [
-        (msg["msg_type"], content),
-        *((output.get("output_type"), output) for output in state.get("outputs", ())),
-    ]:
-        if kind == "error":
-            yield "\n".join(output["traceback"])
-        elif kind == "stream" and output["name"] == "stderr" and TRACEBACK in output["text"]:
-            yield output["text"]
-
-
 def are_too_slow(seconds: dict[str, float]) -> bool:
     """Whether the lessons together took longer than they may."""
     return sum(seconds.values()) > ALL_NOTEBOOKS_SECONDS
@@ -218,10 +104,3 @@ def tell_seconds(seconds: dict[str, float]) -> list[str]:
     lines = [f"{took:6.1f} s of {NOTEBOOK_SECONDS:g}  {name}" for name, took in seconds.items()]
     verdict = "TOO SLOW" if are_too_slow(seconds) else "together"
     return [*lines, f"{sum(seconds.values()):6.1f} s of {ALL_NOTEBOOKS_SECONDS:g}  {verdict}"]
-
-
-def watch_nbmake() -> None:
-    """Makes nbmake run its notebooks with `StrictClient`."""
-    from nbmake import nb_run
-
-    nb_run.NotebookClient = StrictClient

@@ -24,7 +24,6 @@ from notebook_tools import (
     LESSONS,
     METADATA,
     WIDGET_MIME,
-    StrictClient,
     code_cells,
     hash_sources,
     join_streams,
@@ -32,6 +31,7 @@ from notebook_tools import (
     read,
     tags,
 )
+from strict_client import StrictClient
 
 SECONDS = 300  # a hang, not a slow machine
 # A widget of the package says by itself what it is for, in its plain text. This is for others.
@@ -62,7 +62,7 @@ def main() -> int:
 async def run(path: Path) -> NotebookNode:
     """The notebook with new outputs; the file stays as it is."""
     nb = read(path)
-    client = StrictClient(nb, seconds=SECONDS, record_timing=False)
+    client = StrictClient(nb, SECONDS, path.name, record_timing=False)
     # CUDA_VISIBLE_DEVICES hides a GPU. An accelerator that cannot be hidden shows in the first
     # cell's output, and so in the diff.
     environment = kernel_environment(CUDA_VISIBLE_DEVICES="")

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-import notebook_tools
+import strict_client
 
-notebook_tools.watch_nbmake()
+strict_client.watch_nbmake()
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

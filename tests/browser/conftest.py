@@ -13,6 +13,7 @@ import socket
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,7 +23,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from lab_page import SCREENSHOTS, SECONDS, LabPage, Server
-from notebook_tools import LESSONS, kernel_environment, read
+from notebook_tools import LESSONS, ROOT, kernel_environment, read
 from setup_browser import find_browser
 from tutorial_utils import load_model
 
@@ -38,33 +39,24 @@ follow_times: dict[str, list[float]] = {}
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory) -> Iterator[Server]:
-    """JupyterLab on loopback, with a token, on copies of the lessons without their outputs."""
-    folder = tmp_path_factory.mktemp("lab")
+    """JupyterLab as `make lab` starts it, for a new user, on the lessons without their outputs."""
+    root = tmp_path_factory.mktemp("lab")
+    folder = root / "notebooks"
+    folder.mkdir()
     for path in LESSONS:
         write_without_outputs(read(path), folder / path.name)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     found = Server(f"http://127.0.0.1:{port}", secrets.token_hex(16), folder)
-    settings = {
-        "ServerApp.ip": "127.0.0.1",
-        "ServerApp.port": port,
-        "ServerApp.port_retries": 0,
-        "ServerApp.open_browser": False,
-        "ServerApp.allow_root": True,
-        "ServerApp.root_dir": folder,
-        "IdentityProvider.token": found.token,
-        "LabApp.extension_manager": "readonly",
-    }
-    home = tmp_path_factory.mktemp("home")  # nobody's own settings
-    settings_of_user = home / ".jupyter/lab/user-settings/@jupyterlab/apputils-extension"
-    settings_of_user.mkdir(parents=True)
-    no_news = '{"fetchNews": "false", "checkForUpdates": false}'  # it would ask the network
-    (settings_of_user / "notification.jupyterlab-settings").write_text(no_news)
-    environment = kernel_environment(HOME=str(home), IPYTHONDIR=str(home), CUDA_VISIBLE_DEVICES="")
-    with (folder / "server.log").open("w") as log:
+    home = tempfile.mkdtemp()  # nobody's own settings; a short path, as a user's is
+    environment = kernel_environment(HOME=home, IPYTHONDIR=home, CUDA_VISIBLE_DEVICES="")
+    environment |= {"IP": "127.0.0.1", "PORT": str(port), "JUPYTER_TOKEN": found.token}
+    for display in ("DISPLAY", "WAYLAND_DISPLAY"):
+        environment.pop(display, None)
+    with (root / "server.log").open("w") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "jupyterlab", *(f"--{k}={v}" for k, v in settings.items())],
+            [sys.executable, ROOT / "scripts/lab.py", root],
             env=environment,
             stdout=log,
             stderr=log,
@@ -72,13 +64,14 @@ def server(tmp_path_factory) -> Iterator[Server]:
     try:
         end = time.monotonic() + SECONDS_TO_START
         while not found.answers():
-            log = (folder / "server.log").read_text()
+            log = (root / "server.log").read_text()
             assert process.poll() is None and time.monotonic() < end, log
             time.sleep(0.2)
         yield found
     finally:
         process.terminate()
         process.wait(timeout=60)
+        shutil.rmtree(home, ignore_errors=True)
 
 
 def write_without_outputs(nb: nbformat.NotebookNode, path: Path) -> None:

@@ -37,7 +37,7 @@ CLOCK = """(drawing) => {
 
 @dataclass
 class Server:
-    """Where JupyterLab listens, and the folder that it shows."""
+    """Where JupyterLab listens, and the folder of the notebooks that it shows."""
 
     url: str
     token: str
@@ -58,7 +58,8 @@ class Server:
     def has_kernel(self, name: str) -> bool:
         """Whether the notebook has a kernel that is ready: JupyterLab says so too early."""
         return any(
-            session["path"] == name and session["kernel"]["execution_state"] == "idle"
+            session["path"] == f"notebooks/{name}"
+            and session["kernel"]["execution_state"] == "idle"
             for session in self.get("api/sessions")
         )
 
@@ -85,7 +86,7 @@ class LabPage:
 
     def open(self) -> None:
         # A workspace of its own: the usual one opens again what was open in it before.
-        path = f"lab/workspaces/{self.name[:2]}/tree/{self.name}"
+        path = f"lab/workspaces/{self.name[:2]}/tree/notebooks/{self.name}"
         self.page.goto(f"{self.server.url}/{path}?token={self.server.token}")
         expect(self.page.locator(".jp-Notebook")).to_be_visible(timeout=SECONDS * 1000)
         wait_until(lambda: self.server.has_kernel(self.name), "the notebook has no kernel")

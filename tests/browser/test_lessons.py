@@ -19,6 +19,22 @@ WITH_WIDGETS = [
 ONE_LINE = re.compile(r"^\s*Widget: \S.*\. Run this cell to use it\. The output above .*\s*$")
 
 
+def test_the_first_thing_to_be_seen_is_the_first_lesson(page, server):
+    """At the address that `make lab` prints: no box over it, no question, nothing asked elsewhere."""
+    first = LabPage(page, server, NAMES[0])
+    page.goto(f"{server.url}/lab/tree/notebooks/{NAMES[0]}?token={server.token}")
+    wait_until(lambda: server.has_kernel(NAMES[0]), "the lesson has no kernel")
+    page.wait_for_timeout(3000)  # JupyterLab asks its questions a little later
+    page.screenshot(path=SCREENSHOTS / "first.png")
+    expect(page.locator(".jp-Notebook h1").first).to_be_in_viewport()
+    expect(page.locator(".jp-Dialog, .Toastify__toast")).to_have_count(0)
+    assert first.problems() == []
+
+
+def test_no_kernel_warns_that_it_can_be_overheard(server):
+    assert "encryption" not in (server.folder.parent / "server.log").read_text()
+
+
 @pytest.mark.parametrize("lesson", NAMES, indirect=True)
 def test_runs_and_shows_its_widgets(lesson: LabPage):
     """What else can be wrong is looked for in the fixture, after each test."""

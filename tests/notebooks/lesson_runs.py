@@ -17,7 +17,6 @@ from notebook_tools import (
     COLOURS,
     NOTEBOOK_SECONDS,
     WIDGET_MIME,
-    StrictClient,
     code_cells,
     join_streams,
     kernel_environment,
@@ -25,6 +24,7 @@ from notebook_tools import (
     read,
     tags,
 )
+from strict_client import StrictClient
 from wrong_answers import wrong_answers
 
 # Addresses and ids differ from one run to the next, and mean nothing to a reader.
@@ -58,7 +58,7 @@ def run_twice(path: Path, **environment: str) -> Report:
 async def _run(path: Path, *, twice: bool, environment: dict[str, str]) -> Report:
     nb, report, started = read(path), Report(), monotonic()
     stubs = {id(stub): number for number, (stub, _, _) in enumerate(exercises(nb), start=1)}
-    client = StrictClient(nb, seconds=(3 if twice else 2) * NOTEBOOK_SECONDS)
+    client = StrictClient(nb, (3 if twice else 2) * NOTEBOOK_SECONDS, path.name)
     where = {"cwd": str(path.parent), "env": kernel_environment(**environment)}
     cell = code_cells(nb)[0]
     try:

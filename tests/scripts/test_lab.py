@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import socket
@@ -15,6 +16,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from jupyter_client import BlockingKernelClient
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
@@ -120,3 +122,26 @@ def test_the_printed_address_opens_the_first_lesson(server):
     assert status(f"{host}/api/status?token={token}") == 200
     assert status(f"{host}/api/status") == 403
     assert status(f"{host}/api/contents{page.removeprefix('/lab/tree')}?token={token}") == 200
+
+
+def test_nobody_is_asked_about_news_and_no_kernel_warns(server, tmp_path):
+    """A kernel of ipykernel 7.4 warns where others could read what it is sent."""
+    host, token = re.fullmatch(r"(http://[^/]+)/.*\?token=(\w+)", server).groups()
+
+    def ask(path: str, data: bytes | None = None) -> dict:
+        request = urllib.request.Request(f"{host}{path}?token={token}", data)
+        with urllib.request.urlopen(request, timeout=60) as response:
+            return json.load(response)
+
+    schema = ask("/lab/api/settings/@jupyterlab/apputils-extension:notification")["schema"]
+    assert schema["properties"]["fetchNews"]["default"] == "false"
+    assert ask("/lab/api/news") == {"news": []}
+    assert ask("/lab/api/update") == {"notification": None}
+    kernel = ask("/api/kernels", b"{}")["id"]
+    (connection,) = tmp_path.rglob(f"kernel-{kernel}.json")
+    client = BlockingKernelClient(connection_file=str(connection))
+    client.load_connection_file()
+    client.start_channels()
+    client.wait_for_ready(timeout=120)
+    client.stop_channels()
+    assert "encrypt" not in (tmp_path / "log.txt").read_text()

@@ -1,0 +1,244 @@
+"""Runs notebooks so that no error in them can hide, and no wait is endless."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import atexit
+import os
+from collections.abc import Coroutine, Iterator
+from pathlib import Path
+from time import monotonic
+from typing import Any
+from uuid import uuid4
+
+import nbformat
+import psutil
+import zmq
+from jupyter_core.paths import jupyter_runtime_dir
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError, CellTimeoutError
+from nbformat import NotebookNode
+from traitlets.config import Config
+
+from kernel_transport import kernel_settings
+from notebook_tools import (
+    COLOURS,
+    NOTEBOOK_SECONDS,
+    code_cells,
+    kernel_environment,
+    name_cell,
+    tags,
+)
+
+TRACEBACK = "Traceback (most recent call last)"
+# How long an answer is waited for while the kernel does nothing, in seconds, and how long each step
+# of that wait is. Less than 2% of a core is nothing: an idle kernel looks around now and then.
+IDLE_SECONDS = 60
+STEP = 0.5
+IDLE_SHARE = 0.02
+
+# Run after the last cell: what it left running in the background fails now or is forgotten.
+SETTLE = """
+import asyncio, gc, sys, threading, time
+for thread in threading.enumerate():
+    if thread is not threading.current_thread() and not thread.daemon:
+        thread.join(1)
+await asyncio.sleep(0.1)
+gc.collect()
+sys.stderr.flush()
+"""
+
+
+class IdleKernelError(CellTimeoutError):
+    """A kernel that does nothing has not answered for too long."""
+
+
+class StrictClient(NotebookClient):
+    """nbclient, but an error that was swallowed on the way stops the notebook like any other.
+
+    `interact`, `interactive_output` and `Output` turn an exception in a callback into a message,
+    threads and tasks print theirs to stderr after the cell has ended. All of it passes through the
+    channel that is watched here. The kernel is killed at the end, not asked to leave.
+
+    No wait is endless: `name` and the cell are in the error after a minute of an idle kernel.
+    """
+
+    last_took = 0.0  # seconds, as NOTEBOOK_SECONDS counts them, of the last notebook that ended
+
+    def __init__(
+        self, nb: NotebookNode, seconds: float = NOTEBOOK_SECONDS, name: str = "", **kwargs: Any
+    ) -> None:
+        kwargs |= {
+            "shutdown_kernel": "immediate",
+            "raise_on_iopub_timeout": True,
+            "iopub_timeout": int(3 * seconds) + 1,  # IDLE_SECONDS comes first
+            "extra_arguments": ["--log-level=ERROR"],
+            "config": Config(KernelManager=kernel_settings()),
+        }
+        super().__init__(nb, **kwargs)
+        self.seconds = seconds
+        self.name = name or os.environ.get("PYTEST_CURRENT_TEST", "the notebook").split("::")[0]
+        self.cell: NotebookNode | None = None  # the last code cell that was begun
+        self.started = monotonic()
+        self.timeout_func = lambda cell: max(0.1, 3 * seconds - (monotonic() - self.started))
+        self.swallowed: list[str] = []
+
+    def create_kernel_manager(self) -> Any:
+        manager = super().create_kernel_manager()
+        if manager.transport == "ipc":  # the sockets lie beside it
+            manager.connection_file = str(Path(jupyter_runtime_dir(), f"kernel-{uuid4()}.json"))
+        return manager
+
+    async def async_start_new_kernel(self, **kwargs: Any) -> None:
+        """Starts a kernel and waits until it answers; once more if it does not."""
+        for is_last in (False, True):
+            try:
+                await super().async_start_new_kernel(**{"env": kernel_environment(), **kwargs})
+                await self.async_start_new_kernel_client()
+                return
+            except Exception:
+                if is_last:
+                    atexit.unregister(self._cleanup_kernel)  # there is none
+                    raise
+                self.km = self.create_kernel_manager()
+
+    async def async_start_new_kernel_client(self) -> Any:
+        kernel_client = await super().async_start_new_kernel_client()
+        get_msg = kernel_client.iopub_channel.get_msg
+
+        async def get_watched_msg(*args: Any, **kwargs: Any) -> dict[str, Any]:
+            msg = await get_msg(*args, **kwargs)
+            self.swallowed.extend(t for t in _tracebacks(msg) if t not in self.swallowed)
+            return msg
+
+        kernel_client.iopub_channel.get_msg = get_watched_msg
+        return kernel_client
+
+    async def async_wait_for_reply(self, *args: Any, **kwargs: Any) -> Any:
+        return await self._watch(super().async_wait_for_reply(*args, **kwargs))
+
+    async def async_execute_cell(
+        self, cell: NotebookNode, cell_index: int, **kwargs: Any
+    ) -> NotebookNode:
+        self.cell = cell if cell.cell_type == "code" else self.cell
+        try:
+            cell = await self._watch(super().async_execute_cell(cell, cell_index, **kwargs))
+        except IdleKernelError:
+            raise
+        except CellTimeoutError as error:
+            reason = f"the notebook was not done after {3 * self.seconds:g} s"
+            raise CellTimeoutError(f"{reason}\n{error}") from None
+        except CellExecutionError:
+            self.swallowed.clear()  # the same error, not swallowed after all
+            raise
+        if self.allow_errors or "raises-exception" in tags(cell):
+            self.swallowed.clear()
+        is_last = cell_index == len(self.nb.cells) - 1
+        took = await self.settle() if is_last else 0
+        if self.swallowed:
+            self._fail(self.cell)
+        if took > self.seconds:
+            raise CellTimeoutError(f"the notebook took {took:.1f} s: {self.seconds:g} s at most")
+        return cell
+
+    async def _watch(self, work: Coroutine[Any, Any, Any]) -> Any:
+        """What `work` gives; an error once the kernel has been idle for too long before it ends.
+
+        pyzmq's sockets under asyncio are edge-triggered: a message is signalled once, and whatever
+        uses the socket next takes the signal. nbclient sends what an `Output` shows on the very
+        socket on which it waits for the cell's reply, past asyncio (jupyter_client's `Session.send`
+        shadows the socket). A reply that has just come then lies there unseen for the whole of the
+        wait, 7 times in 400 cells on a busy machine, over TCP and IPC alike. (ipykernel 7.0 to 7.3
+        loses requests in the same way.) So each step asks the sockets what they have, which makes
+        asyncio look again.
+        """
+        others = asyncio.all_tasks()
+        task = asyncio.ensure_future(work)
+        idle, before = 0.0, self._processor_seconds()
+        while not (await asyncio.wait([task], timeout=STEP))[0]:
+            for channel in (self.kc.shell_channel, self.kc.iopub_channel):
+                channel.socket.get(zmq.EVENTS)
+            idle += STEP  # and not by the clock: this process may have been stopped
+            now = self._processor_seconds()
+            if now - before > IDLE_SHARE * IDLE_SECONDS:
+                idle, before = 0.0, now
+            if idle >= IDLE_SECONDS:
+                left = asyncio.all_tasks() - others
+                for started in left:
+                    started.cancel()
+                await asyncio.gather(*left, return_exceptions=True)
+                raise self._idle_error()
+        return task.result()
+
+    def _processor_seconds(self) -> float:
+        """What the kernel has computed, with the processes that it started."""
+        try:
+            kernel = psutil.Process(self.km.provisioner.pid)
+            times = [process.cpu_times() for process in (kernel, *kernel.children(recursive=True))]
+        except psutil.Error:  # it has ended, which nbclient finds out too
+            return 0.0
+        return sum(sum(of_one[:4]) for of_one in times)
+
+    def _idle_error(self) -> IdleKernelError:
+        for cell in code_cells(self.nb):  # nbmake points at the first that has no reply
+            cell.metadata.setdefault("execution", {})
+        if self.cell:
+            self.cell.metadata.execution.pop("shell.execute_reply", None)
+        where = name_cell(self.nb, self.cell) if self.cell else "before its first cell"
+        return IdleKernelError(
+            f"{self.name}, {where}: no answer, and the kernel has been idle for {IDLE_SECONDS:g} s."
+            " A message was lost, or the cell waits for something that does not come."
+        )
+
+    async def settle(self) -> float:
+        """Waits for what was left running in the background; gives what the notebook took."""
+        processor = await self.ask("time.process_time()", first=SETTLE)
+        StrictClient.last_took = min(monotonic() - self.started, processor)
+        return StrictClient.last_took
+
+    async def ask(self, question: str, first: str = "") -> Any:
+        """The value of an expression in the kernel, with no trace in the notebook."""
+        reply = await self._watch(
+            self.kc.execute_interactive(
+                first,
+                silent=True,
+                store_history=False,
+                user_expressions={"answer": question},
+                output_hook=lambda msg: None,
+                timeout=60 + 3 * self.seconds,
+            )
+        )
+        answer = reply["content"]["user_expressions"]["answer"]
+        if answer["status"] != "ok":
+            raise RuntimeError("\n".join(answer["traceback"]))
+        return ast.literal_eval(answer["data"]["text/plain"])
+
+    def _fail(self, cell: NotebookNode) -> None:
+        """Puts the swallowed error among the cell's outputs, where nbmake looks for it."""
+        lines = "\n".join(self.swallowed).strip().split("\n")
+        self.swallowed.clear()
+        error = {"ename": "SwallowedError", "evalue": COLOURS.sub("", lines[-1])}
+        cell.outputs.append(nbformat.v4.new_output("error", traceback=lines, **error))
+        raise CellExecutionError.from_cell_and_msg(cell, {**error, "traceback": lines})
+
+
+def _tracebacks(msg: dict[str, Any]) -> Iterator[str]:
+    """The tracebacks in a message of the kernel, whether its own or in a widget's state."""
+    content = msg["content"]
+    state = content.get("data", {}).get("state", {}) if msg["msg_type"] == "comm_msg" else {}
+    for kind, output in [
+        (msg["msg_type"], content),
+        *((output.get("output_type"), output) for output in state.get("outputs", ())),
+    ]:
+        if kind == "error":
+            yield "\n".join(output["traceback"])
+        elif kind == "stream" and output["name"] == "stderr" and TRACEBACK in output["text"]:
+            yield output["text"]
+
+
+def watch_nbmake() -> None:
+    """Makes nbmake run its notebooks with `StrictClient`."""
+    from nbmake import nb_run
+
+    nb_run.NotebookClient = StrictClient
