@@ -30,8 +30,8 @@ def options(token: str, folder: Path = ROOT) -> list[str]:
         "ServerApp.root_dir": folder,
         "Application.log_level": "WARN",  # the log of every request would bury the address
         "LabApp.default_url": "/lab/tree/notebooks/00_start_here.ipynb",
-        # Nothing is asked of other machines; the folder's settings keep JupyterLab from asking, in
-        # a box over the lesson, whether to.
+        # Neither news nor updates are looked for. JupyterLab asks about news, in a box over the
+        # lesson, whatever the server says: the settings in this folder answer.
         "LabApp.app_settings_dir": Path(__file__).resolve().with_name("lab_settings"),
         "LabApp.news_url": None,
         "LabApp.check_for_updates_class": "jupyterlab.NeverCheckForUpdate",
