@@ -1,6 +1,6 @@
 """Starts JupyterLab on the first lesson and prints the address to open. `make lab` calls it.
 
-python scripts/lab.py FOLDER      (on FOLDER/notebooks: the browser tests, on copies)
+`python scripts/lab.py FOLDER` shows FOLDER/notebooks: the browser tests do, on copies.
 """
 
 import os

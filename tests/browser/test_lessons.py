@@ -20,7 +20,7 @@ ONE_LINE = re.compile(r"^\s*Widget: \S.*\. Run this cell to use it\. The output 
 
 
 def test_the_first_thing_to_be_seen_is_the_first_lesson(page, server):
-    """At the address that `make lab` prints: no box over it, no question, nothing asked elsewhere."""
+    """No box over it, no question, and nothing asked of other machines."""
     first = LabPage(page, server, NAMES[0])
     page.goto(f"{server.url}/lab/tree/notebooks/{NAMES[0]}?token={server.token}")
     wait_until(lambda: server.has_kernel(NAMES[0]), "the lesson has no kernel")

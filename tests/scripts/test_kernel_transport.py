@@ -6,10 +6,12 @@ import shutil
 import socket
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from jupyter_client import KernelManager
 
+import kernel_transport
 from kernel_transport import kernel_settings
 from notebook_tools import new_notebook
 from strict_client import StrictClient
@@ -45,7 +47,7 @@ def test_files_where_the_path_is_short(runtime):
 @pytest.mark.parametrize("why", ["a long path", "Windows", "a folder that cannot be made"])
 def test_encrypted_tcp_elsewhere(why, runtime, monkeypatch):
     if why == "Windows":
-        monkeypatch.delattr(socket, "AF_UNIX", raising=False)
+        monkeypatch.setattr(kernel_transport, "socket", SimpleNamespace(socket=socket.socket))
     else:
         tail = "x" * 60 if why == "a long path" else "a-file/runtime"
         Path(runtime, "a-file").touch()
