@@ -27,8 +27,8 @@ test-browser: setup  ## Uses the widgets in a real browser (on Debian as root, i
 	@.venv/bin/python scripts/setup_browser.py
 	@.venv/bin/python -m pytest tests/browser
 
-test-versions:  ## Runs them on the oldest, the newest and one set of versions between (hours, 15 GB).
-	@"$(PYTHON)" scripts/test_versions.py
+test-versions: setup  ## Runs them on the oldest, the newest and one set of versions between (hours, 15 GB).
+	@.venv/bin/python scripts/version_sets.py
 
 notebooks: setup  ## Runs the notebooks and writes their outputs, ready to commit.
 	@.venv/bin/python scripts/run_notebooks.py
