@@ -6,7 +6,8 @@ PORT ?= 8888
 export IP PORT
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lab test test-browser test-versions notebooks site slides bench pocket-llama lint
+.PHONY: help setup lab test test-fast test-browser test-versions notebooks site slides bench
+.PHONY: pocket-llama format lint
 
 help:  ## This list.
 	@echo 'Targets:'
@@ -23,12 +24,19 @@ lab: setup  ## Opens JupyterLab on the first lesson (IP=0.0.0.0 PORT=8888 to lis
 test: setup  ## Runs all tests, the notebooks among them.
 	@.venv/bin/python -m pytest tests notebooks
 
+# Not among them: what takes long to load, to train, or to kill and start again.
+SLOW = tests/test_architectures.py tests/test_pocket_llama.py
+FAST = tests/activations tests/doctor tests/draw tests/lessons $(filter-out $(SLOW),$(wildcard tests/test_*.py))
+
+test-fast: setup  ## Runs the tests of the tool and of the lessons' figures and widgets, in under a minute.
+	@.venv/bin/python -m pytest -q $(FAST)
+
 test-browser: setup  ## Uses the widgets in a real browser (on Debian as root, installs Chromium).
 	@.venv/bin/python scripts/setup_browser.py
 	@.venv/bin/python -m pytest tests/browser
 
-test-versions:  ## Runs them on the oldest, the newest and one set of versions between (hours, 15 GB).
-	@"$(PYTHON)" scripts/test_versions.py
+test-versions: setup  ## Runs all tests on the oldest, the newest and one set of versions between (hours, 15 GB).
+	@.venv/bin/python scripts/version_sets.py
 
 notebooks: setup  ## Runs the notebooks and writes their outputs, ready to commit.
 	@.venv/bin/python scripts/run_notebooks.py
@@ -50,9 +58,19 @@ bench: setup  ## Times reading activations next to other tools; makes their envi
 pocket-llama: setup  ## Trains the shipped model again from its seed (45 minutes on 2 cores at most).
 	@.venv/bin/python pocket_llama/train.py
 
-lint: setup  ## Checks code, notebooks, types, and who imports whom.
+format: setup  ## Puts code and notebooks into the form that `make lint` asks for.
+	@.venv/bin/python -m ruff check --fix-only --quiet
+	@.venv/bin/python -m ruff format
+
+SCHEMA = .venv/bin/check-jsonschema --quiet --builtin-schema
+
+lint: setup  ## Checks code, notebooks, types, spelling, who imports whom, and what GitHub reads.
 	@.venv/bin/python -m ruff check
 	@.venv/bin/python -m ruff format --check
 	@.venv/bin/python -m mypy
 	@.venv/bin/lint-imports --no-logo
 	@.venv/bin/python scripts/check_private_names.py
+	@.venv/bin/codespell
+	@$(SCHEMA) vendor.github-workflows .github/workflows/*.yml
+	@$(SCHEMA) vendor.github-issue-forms .github/ISSUE_TEMPLATE/*.yml
+	@$(SCHEMA) vendor.citation-file-format CITATION.cff

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from importlib.metadata import files
 from pathlib import Path
+from typing import Any
 
 from check_pages import problems
 
@@ -22,7 +23,13 @@ CHAPTERS = {
     "For the reader": ["docs/glossary", "docs/cheat-sheet", "docs/from-here-on", "docs/api"],
     "For the teacher": ["docs/instructor-guide"],
     "Help": ["docs/troubleshooting", "docs/gpu-boxes", "docs/versions", "docs/benchmarks"],
-    "The project": ["docs/writing-a-lesson", "CONTRIBUTING", "LICENSE-TEXT", "pocket_llama/README"],
+    "The project": [
+        "pocket_llama/README",
+        "CONTRIBUTING",
+        "docs/writing-a-lesson",
+        "CHANGELOG",
+        "LICENSE-TEXT",
+    ],
 }
 
 
@@ -79,31 +86,36 @@ def contents() -> str:
 
 
 def api_page() -> str:
-    """A heading for each module of the package, and what it lends to the lessons."""
-    tree = ast.parse((ROOT / "tutorial_utils" / "__init__.py").read_text(encoding="utf-8"))
-    modules = next(
-        ast.literal_eval(node.value)
-        for node in tree.body
-        if isinstance(node, ast.Assign) and node.targets[0].id == "_MODULES"
-    )
+    """A heading for each module of the tool, then for each topic of the lessons."""
+    package = ROOT / "tutorial_utils"
+    public = constant(package / "__init__.py", "_MODULES")
+    for path in sorted(package.glob("lessons/*/__init__.py")):
+        public[f"lessons.{path.parent.name}"] = constant(path, "__all__") or []
     page = (
-        "# The package, function by function\n\n`from tutorial_utils import ...` works for all.\n"
+        "# The package, function by function\n\n`from tutorial_utils import ...` works for all but "
+        "the last ones, `lessons`, whose headings say where to import from.\n"
     )
-    for module, names in modules.items():
+    for module, names in public.items():
+        if not names:
+            continue
         page += f"\n## {module}\n\n```{{eval-rst}}\n.. automodule:: tutorial_utils.{module}\n"
         for name in names:
-            kind = (
-                "autodata"
-                if name.isupper()
-                else "autoclass"
-                if name[0].isupper()
-                else "autofunction"
-            )
-            page += f"\n.. {kind}:: tutorial_utils.{module}.{name}\n"
-            page += "   :no-value:\n" if kind == "autodata" else ""
-            page += "   :members:\n" if kind == "autoclass" else ""
+            kind, option = "autofunction", ""
+            if name.isupper():
+                kind, option = "autodata", "   :no-value:\n"
+            elif name[0].isupper():
+                kind, option = "autoclass", "   :members:\n"
+            page += f"\n.. {kind}:: tutorial_utils.{module}.{name}\n{option}"
         page += "```\n"
     return page
+
+
+def constant(path: Path, name: str) -> Any:
+    """What is assigned to this name in the file, which is not run; None where nothing is."""
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == name:
+            return ast.literal_eval(node.value)
+    return None
 
 
 def carried_file(distribution: str, ending: str) -> Path:

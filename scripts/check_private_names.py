@@ -1,38 +1,25 @@
-"""Nobody imports a name that begins with an underscore from another module: `make lint` calls it."""
-
-from __future__ import annotations
+"""No module uses another one's names that begin with an underscore: `make lint` calls this."""
 
 import ast
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = Path(__file__).resolve().parents[1] / "tutorial_utils"
 
 
-def private_imports(folder: Path) -> list[str]:
-    """Each `from module import _name` below `folder`, and each `module._name` of a module of it."""
-    found = []
-    for path in sorted(folder.rglob("*.py")):
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
-        ours = [node for node in imports if (node.module or "").startswith(folder.name)]
-        names = [(node, alias.name) for node in ours for alias in node.names]
-        modules = {alias.asname or alias.name for node in ours for alias in node.names}
-        names += [
-            (node, f"{node.value.id}.{node.attr}")
-            for node in ast.walk(tree)
-            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
-            if node.value.id in modules and node.value.id.islower()
-        ]
-        found += [
-            f"{path.relative_to(folder.parent)}:{node.lineno}: {name} is private to its module"
-            for node, name in names
-            if name.split(".")[-1].startswith("_") and not name.endswith("__")
-        ]
-    return found
+def private_names(code: str) -> list[str]:
+    """Each `from tutorial_utils.x import _y`, and each `x._y` where `x` is imported from there."""
+    nodes = list(ast.walk(ast.parse(code)))
+    ours = [n for n in nodes if f"{getattr(n, 'module', '')}".startswith(PACKAGE.name)]
+    ours += [n for n in nodes if isinstance(n, ast.Import) and PACKAGE.name in n.names[0].name]
+    found = [(n.lineno, alias.name) for n in ours for alias in n.names]
+    imported = {alias.asname or alias.name for n in ours for alias in n.names}
+    uses = [n for n in nodes if isinstance(n, ast.Attribute) and ast.unparse(n.value) in imported]
+    found += [(n.lineno, n.attr) for n in uses]
+    return [f"{line}: {name}" for line, name in found if name[0] == "_" != name[-1]]
 
 
 if __name__ == "__main__":
-    problems = private_imports(ROOT / "tutorial_utils")
-    print(*problems, sep="\n", end="\n" if problems else "")
-    sys.exit(bool(problems))
+    paths = sorted(PACKAGE.rglob("*.py"))
+    problems = [f"{path}:{use}" for path in paths for use in private_names(path.read_text("utf-8"))]
+    sys.exit("\n".join(["private to another module:", *problems]) if problems else 0)

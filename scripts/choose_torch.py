@@ -54,16 +54,16 @@ def find_machine_torch(path: list[str] = sys.path) -> MachineTorch | None:
 
 def plan_torch(
     machine: MachineTorch | None,
-    requirements: str,
+    pyproject: str,
     constraints: str,
     *,
     platform: str = sys.platform,
     has_gpu: Callable[[], bool] | None = None,
     index_answers: Callable[[], bool] | None = None,
 ) -> Plan:
-    """Decides, from the machine's torch and the text of requirements.txt and constraints.txt."""
+    """Decides, from the machine's torch and the text of pyproject.toml and constraints.txt."""
     pinned = re.search(r"^torch==(\S+)", constraints, re.MULTILINE)[1]
-    oldest = re.search(r"^torch>=(\d+\.\d+)", requirements, re.MULTILINE)[1]
+    oldest = re.search(r'"torch>=(\d+\.\d+)', pyproject)[1]
     if machine and machine.for_gpu:
         found = f"this machine's Python has torch {machine.version} for its GPU"
         if _at_least(machine.version, oldest):

@@ -52,7 +52,7 @@ def main() -> None:
         return
     check_venv_module()
     machine = find_machine_torch()
-    plan = plan_torch(machine, read("requirements.txt"), read("constraints.txt"))
+    plan = plan_torch(machine, read("pyproject.toml"), read("constraints.txt"))
     print(f"torch: {plan.reason}", flush=True)
     if not dry_run:
         set_up(plan, machine)

@@ -8,6 +8,8 @@ import re
 import subprocess
 from pathlib import Path
 
+import project_file
+
 ROOT = Path(__file__).resolve().parents[1]
 BINDER = ROOT / ".binder"
 
@@ -17,14 +19,15 @@ def versions_named_in(path: str) -> set[str]:
 
 
 def test_binder_reads_the_same_two_files_as_set_up():
-    """pip reads the paths from .binder, and `-e .` from the folder above, where Binder runs it."""
+    """pip reads the paths from .binder, and `-e` from the folder above, where Binder runs it."""
     lines = (BINDER / "requirements.txt").read_text(encoding="utf-8").splitlines()
     read = dict(line.split() for line in lines if line.startswith(("-r ", "-c ")))
     assert {k: (BINDER / v).resolve() for k, v in read.items()} == {
         "-r": ROOT / "requirements.txt",
         "-c": ROOT / "constraints.txt",
     }
-    assert "-e ." in (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    asked = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    assert [line for line in asked if line[0] != "#"] == [f"-e .[{','.join(project_file.EXTRAS)}]"]
 
 
 def test_binder_takes_no_other_file_for_the_environment():

@@ -10,7 +10,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 _MODULES = {
     "models.load": ["POCKET_LLAMA", "load_model", "pick_device", "pick_dtype"],
     "activations.layers": ["find_decoder_layers"],

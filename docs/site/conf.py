@@ -15,7 +15,7 @@ project = "Reading the inside of a language model"
 author = "The tutorial_utils contributors"
 copyright = "2026, the tutorial_utils contributors. Code: MIT. Text and figures: CC BY 4.0"
 html_title = project
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx_copybutton"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
 
 # The notebooks hold their outputs: nothing is run here.
 nb_execution_mode = "off"
@@ -46,6 +46,8 @@ autodoc_mock_imports += ["accelerate", "safetensors", "tokenizers", "huggingface
 add_module_names = False
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
+napoleon_numpy_docstring = False
+napoleon_use_ivar = True  # fields of a class as a list, beside autodoc's own entries
 default_role = "code"  # docstrings write code between single backticks
 
 
@@ -72,4 +74,4 @@ def as_rst(app, what, name, obj, options, lines) -> None:
 
 
 def setup(app) -> None:
-    app.connect("autodoc-process-docstring", as_rst)
+    app.connect("autodoc-process-docstring", as_rst, priority=400)  # before napoleon, at 500

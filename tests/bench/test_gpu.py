@@ -30,7 +30,7 @@ def test_the_table(size, tokens, capsys, monkeypatch):
     number = r"([\d.,]+)"
     row = rf"^\| (.+) \| {number} \({number}–{number}\) \| {number} \| {number} GB \|$"
     rows = re.findall(row, text, re.M)
-    assert len(rows) == 8 and [row[4] for row in rows][0] == "1.00"  # the bare pass, to itself
+    assert len(rows) == 8 and rows[0][4] == "1.00"  # the bare pass, to itself
     assert all(float(value) > 0 for _, *values in rows for value in values)
     assert re.search(r"^\| load the model \| [\d,]+ \| \| [\d.]+ GB \|$", text, re.M)
     assert f"torch {torch.__version__}" in text and f" {tokens} tokens" in text

@@ -63,7 +63,9 @@ def test_the_api_page_has_every_public_name():
     import tutorial_utils
 
     page = build_site.api_page()
-    assert [name for name in tutorial_utils.__all__ if f".{name}\n" not in page] == []
+    names = [f".{name}\n" for name in tutorial_utils.__all__]
+    names += [".lessons.lens.explore_lens\n", ".lessons.start.plot_pipeline\n"]
+    assert [name for name in names if name not in page] == []
 
 
 def test_each_page_of_docs_is_in_the_contents(tmp_path):

@@ -48,7 +48,7 @@ def test_root_on_debian_gets_one(machine):
 def test_others_are_told_what_to_do(machine, monkeypatch, change):
     monkeypatch.setattr(os, "geteuid", lambda: change.get("user", 0))
     machine.programs = change.get("programs", machine.programs)
-    with pytest.raises(SystemExit, match="sudo apt-get update .* install -y chromium"):
+    with pytest.raises(SystemExit, match=r"sudo apt-get update .* install -y chromium"):
         setup_browser.main()
     assert machine.ran == []
 

@@ -19,9 +19,9 @@ SCRIPTS = ROOT / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
 import choose_torch  # noqa: E402
+import project_file  # noqa: E402
 from choose_torch import MachineTorch, Plan, constraints_for, plan_torch  # noqa: E402
 
-REQUIREMENTS = (ROOT / "requirements.txt").read_text()
 CONSTRAINTS = (ROOT / "constraints.txt").read_text()
 CUDA_TORCH = MachineTorch("2.8.0+cu128", True, frozenset({"torch", "numpy", "sympy"}))
 
@@ -56,7 +56,7 @@ def normalise(name: str) -> str:
 def test_where_torch_comes_from(machine, platform, gpu, answers, source):
     plan = plan_torch(
         machine,
-        REQUIREMENTS,
+        project_file.TEXT,
         CONSTRAINTS,
         platform=platform,
         has_gpu=lambda: gpu,
@@ -69,7 +69,7 @@ def test_where_torch_comes_from(machine, platform, gpu, answers, source):
 
 def test_says_so_when_the_index_of_cpu_builds_is_out_of_reach():
     asked = {"has_gpu": lambda: False, "index_answers": lambda: False, "platform": "linux"}
-    plan = plan_torch(None, REQUIREMENTS, CONSTRAINTS, **asked)
+    plan = plan_torch(None, project_file.TEXT, CONSTRAINTS, **asked)
     assert choose_torch.CPU_INDEX in plan.reason and "does not answer" in plan.reason
 
 
@@ -250,7 +250,7 @@ def test_a_venv_on_the_machines_torch_keeps_it(project, tmp_path):
     code = (
         "import sys; sys.path.insert(0, 'scripts'); import setup_env as s; s.VENV.mkdir();"
         "machine = s.find_machine_torch(); constraints = s.read('constraints.txt');"
-        "plan = s.plan_torch(machine, s.read('requirements.txt'), constraints); s.make_venv(plan);"
+        "plan = s.plan_torch(machine, s.read('pyproject.toml'), constraints); s.make_venv(plan);"
         "print(s.constraints_for(plan, machine, constraints))"
     )
     made = run([tmp_path / "machine/bin/python", "-c", code], project)
@@ -270,17 +270,6 @@ def test_a_venv_on_the_machines_torch_keeps_it(project, tmp_path):
 # The files agree
 
 
-def test_requirements_and_package_metadata_agree():
-    # (tomllib comes with Python 3.11 and newer only.)
-    block = re.search(
-        r"^dependencies = \[(.*?)^\]", (ROOT / "pyproject.toml").read_text(), re.M | re.S
-    )
-    asked = {r.name: r.specifier for r in map(Requirement, re.findall(r'"(.*?)"', block[1]))}
-    wanted = {r.name: r.specifier for r in parse(REQUIREMENTS)}
-    assert asked.items() <= wanted.items()
-    assert "\n-e .\n" in REQUIREMENTS
-
-
 @pytest.mark.parametrize("python", ["3.10", "3.11", "3.12", "3.13", "3.14"])
 def test_every_pin_is_in_its_range_on_every_python(python):
     pins = {}
@@ -288,7 +277,7 @@ def test_every_pin_is_in_its_range_on_every_python(python):
         if pin.marker is None or pin.marker.evaluate({"python_version": python}):
             assert pin.name not in pins, f"{pin.name} is pinned twice"
             pins[pin.name] = re.fullmatch(r"==([\w.]+)", str(pin.specifier))[1]
-    for wanted in parse(REQUIREMENTS):
+    for wanted in project_file.requirements():
         assert wanted.specifier.contains(pins[wanted.name]), wanted
     assert pins["torch"] == "2.13.0"
 
@@ -355,9 +344,8 @@ def test_the_wheel_holds_the_package_and_its_model(tmp_path):
     result = run([*pip, "--no-build-isolation", "--target", target, source], tmp_path)
     assert result.returncode == 0, result.stderr
     files = {str(path.relative_to(target)) for path in target.rglob("*") if path.is_file()}
-    assert {
-        f"tutorial_utils/{m}.py" for m in ["__init__", "models/load", "lessons/checks"]
-    } <= files
+    parts = ["__init__.py", "models/load.py", "lessons/checks.py", "py.typed"]
+    assert {f"tutorial_utils/{part}" for part in parts} <= files
     model = {Path(f).name for f in files if f.startswith("tutorial_utils/pocket_llama/")}
     assert {"model.safetensors", "config.json", "tokenizer.json"} <= model
     code = "from tutorial_utils import load_model; print(load_model()[0].config.model_type)"
