@@ -83,7 +83,7 @@ def test_without_a_kernel_the_figure_and_one_line_are_there(name, page, tmp_path
 BROKEN = """
 import ipywidgets as widgets
 
-from tutorial_utils.widgets import errors_shown, message_line
+from tutorial_utils.lessons.explorer import errors_shown, message_line
 
 slider, message = widgets.IntSlider(description="Number"), message_line()
 
@@ -147,7 +147,7 @@ import time
 
 import ipywidgets as widgets
 
-from tutorial_utils.widgets import Explorer
+from tutorial_utils.lessons.explorer import Explorer
 
 sliders = [widgets.IntSlider(description=str(i)) for i in range(6)]
 told, at_work, threads, together = widgets.HTML("0 moves"), 0, [threading.get_ident()], 0
@@ -201,7 +201,7 @@ import time
 
 import ipywidgets as widgets
 
-from tutorial_utils.widgets import Explorer
+from tutorial_utils.lessons.explorer import Explorer
 
 slider, told = widgets.IntSlider(description="slow"), widgets.HTML("at rest")
 
@@ -245,7 +245,7 @@ def test_the_stop_button_stops_a_callback(page, server):
 PICKER = """
 import time
 
-from tutorial_utils.widgets import LayerPicker
+from tutorial_utils.lessons.explorer import LayerPicker
 
 picker = LayerPicker(range(12), picked=[1])
 picker.observe(lambda _: time.sleep(0.03), "value")  # as long as a drawing takes

@@ -8,27 +8,24 @@ import textwrap
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from matplotlib import colormaps, font_manager
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure, SubFigure
 from transformers import PreTrainedTokenizerBase
 
 from tutorial_utils.decoding import top_tokens
-from tutorial_utils.draw.html import OKABE_ITO, visible
+from tutorial_utils.draw.html import OKABE_ITO, PALE, visible
 
 WIDTH = 7.8  # inches, about a notebook's width
 MONO = "DejaVu Sans Mono"  # comes with matplotlib
 FONT: dict[str, Any] = {"family": MONO, "parse_math": False}
-# A token's box: its text, what stands below, left edge and width in characters of 11 pt, colour.
-Box = tuple[Any, ...]
-MARKERS = "osD^vP"  # with OKABE_ITO: nothing is told apart by colour alone
 CHARACTER = 0.602 / 72  # its width in inches for each point of size, the same for all characters
+MARKERS = "osD^vP"  # beside OKABE_ITO, so that nothing is told apart by colour alone
 TOKEN_AXIS = "token (␣ is a space)"
 
 
@@ -44,6 +41,16 @@ class NotebookFigure(Figure):
         self.savefig(png, format="png", bbox_inches="tight")
         alt = {"alt": " ".join(self.get_suptitle().split())}
         return {"image/png": base64.b64encode(png.getvalue()).decode()}, {"image/png": alt}
+
+
+class Box(NamedTuple):
+    """A token's box, its place and size in characters of 11 points."""
+
+    text: str
+    name: str  # below the box, where there is one
+    left: float
+    width: float
+    color: str
 
 
 def plot_tokens(
@@ -189,11 +196,11 @@ def box_rows(tokens: Sequence[str], ids: Sequence[int] | torch.Tensor | None) ->
     rows: list[list[Box]] = [[]]
     left = 0.0
     for number, (token, name) in enumerate(zip(tokens, names, strict=True)):
-        text, color = token_label(token, 40), to_rgb(OKABE_ITO[number % len(OKABE_ITO)])
+        text, color = token_label(token, 40), PALE[number % len(PALE)]
         width = max(len(text), len(name)) + 1
         if left + width > (WIDTH - 0.15) / (11 * CHARACTER):
             rows, left = [*rows, []], 0.0
-        rows[-1].append((text, name, left, width, [1 - 0.4 * (1 - part) for part in color]))
+        rows[-1].append(Box(text, name, left, width, color))
         left += width + 0.4
     return rows
 
@@ -204,9 +211,9 @@ def draw_boxes(figure: Figure | SubFigure, rows: list[list[Box]]) -> None:
     axes.set_axis_off()
     axes.set(xlim=(0, (WIDTH - 0.1) / (11 * CHARACTER)), ylim=(len(rows) - 0.5, -0.5))
     for line, row in enumerate(rows):
-        height = 0.5 if row[0][1] else 0.8
+        height = 0.5 if row[0].name else 0.8
         for text, name, left, width, color in row:
-            axes.barh(line - 0.4, width, height, left, align="edge", color=[color])
+            axes.barh(line - 0.4, width, height, left, align="edge", color=color)
             middle = left + width / 2
             write(axes, middle, line - 0.4 + height / 2, text, fontsize=11, color="black")
             write(axes, middle, line + 0.25, name, fontsize=9.5)

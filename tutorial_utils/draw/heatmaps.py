@@ -40,7 +40,7 @@ def plot_layer_token_heatmap(
     `layers` are the numbers of the rows, 0 and up by default. `label` says what the colours mean.
     `text` `(layers, seq)`, strings or numbers, is written into the cells. `log` spreads the colours
     over powers of ten, for when a few values are far above the rest; 0 and below is grey then. A
-    cell whose value is not finite is grey, and says so where there is no `text`.
+    cell whose value is not finite is grey, and has no text but that.
     """
     rows = as_array(values)
     # A cell with text has room for 5 characters: the figure grows where that takes more width.
@@ -75,7 +75,7 @@ def plot_similarity(
     axes.set_xticks(places, [str(layers[i]) for i in places], fontsize=9)
     axes.set_yticks(places, [str(layers[i]) for i in places], fontsize=9)
     axes.set(xlabel="layer", ylabel="layer")
-    _mark_not_finite(axes, values, 9)
+    _mark_not_finite(axes, values, int(3.8 / len(layers) / (9 * CHARACTER)))
     figure.colorbar(image, ax=axes, label="cosine similarity", pad=0.02)
     return figure
 
@@ -111,13 +111,15 @@ def draw_heatmap(
     ticks: dict[str, Any] = {"ticks": LogLocator(subs=(1, 2, 5)), "format": "{x:g}"} if norm else {}
     figure.colorbar(image, ax=axes, label=label, pad=0.01, **ticks).minorticks_off()
     fits = int(width / len(tokens) / (9 * CHARACTER))
-    _mark_not_finite(axes, values, 0 if text else fits)
+    _mark_not_finite(axes, values, fits)
     for layer, row in enumerate(text):
         for column, cell in enumerate(row):
+            if not np.isfinite(values[layer, column]):
+                continue
             if not isinstance(cell, str):
                 cell = f"{float(cell):.0f}" if abs(cell) >= 100 else f"{float(cell):.3g}"
-            has_color = np.isfinite(shown[layer, column])
-            ink = ink_on(image.to_rgba(shown[layer, column]) if has_color else GREY)
+            color = GREY if np.isnan(shown[layer, column]) else image.to_rgba(shown[layer, column])
+            ink = ink_on(color)
             write(axes, column, layer, token_label(cell, fits), fontsize=9, color=ink)
 
 

@@ -54,7 +54,8 @@ def explain_if_unreadable(
 
 def tell_mistake(message: widgets.HTML, error: ValueError) -> None:
     """Say what is wrong with what was typed: the reader can correct it, so it is no error."""
-    message.value = escape(f"{error}.".capitalize())
+    said = str(error)
+    message.value = escape(f"{said[:1].upper()}{said[1:]}.")
 
 
 class LastTokens(NamedTuple):

@@ -47,8 +47,8 @@ def plot_pipeline(
     heights = [boxes, 0.36, boxes, 0.36, cells + 0.8 + longest_label(tokens), 0.36, 2.2]
     figure = new_figure(sum(heights), title)
     parts = np.array(figure.subfigures(len(heights), 1, height_ratios=heights))
-    draw_boxes(parts[0], [[(text, "", *place) for text, _, *place in row] for row in rows])
-    draw_boxes(parts[2], [[(name, "", *place) for _, name, *place in row] for row in rows])
+    draw_boxes(parts[0], [[box._replace(name="") for box in row] for row in rows])
+    draw_boxes(parts[2], [[box._replace(name="", text=box.name) for box in row] for row in rows])
     draw_heatmap(parts[4], values, tokens, label="norm (log scale)", log=True)
     draw_bars(parts[6], best)
     for part, step in zip(parts[1::2], steps, strict=True):
