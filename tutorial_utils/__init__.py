@@ -47,11 +47,10 @@ _MODULES = {
     "harvest.files": ["read_harvest"],
     "draw.figures": [
         "plot_distributions",
-        "plot_layer_token_heatmap",
         "plot_next_token",
-        "plot_similarity",
         "plot_tokens",
     ],
+    "draw.heatmaps": ["plot_layer_token_heatmap", "plot_similarity"],
     "doctor.report": ["check_machine", "short_report"],
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}

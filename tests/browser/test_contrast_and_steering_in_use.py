@@ -1,4 +1,4 @@
-"""The explorers of lessons 06 and 07 used as a person does, and compared with the functions."""
+"""The contrast and the steering explorer used as a person does, and compared with the functions."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def size(drawn: Locator) -> tuple[float, float]:
     return box["width"], box["height"]
 
 
-# Lesson 06.
+# The contrast explorer.
 
 
 def check(widget: Locator, loaded, prompt: str, place: int, layers: list[int], alpha: float):
@@ -71,8 +71,13 @@ def check(widget: Locator, loaded, prompt: str, place: int, layers: list[int], a
     expected = [[["".join(c.itertext()) for c in row] for row in body] for body in bodies]
     tables = widget.locator("table")
     expect(tables).to_have_count(2)
-    expect(tables.nth(0).locator("td, tbody th")).to_have_text(sum(expected[0], []))
-    expect(tables.nth(1).locator("td, tbody th")).to_have_text(sum(expected[1], []))
+    expect(tables.first).to_be_visible()
+    expect(tables.nth(0).locator("td, tbody th")).to_have_text(
+        [text for row in expected[0] for text in row]
+    )
+    expect(tables.nth(1).locator("td, tbody th")).to_have_text(
+        [text for row in expected[1] for text in row]
+    )
     parts = [row[3] for row in cells_of(tables.nth(0))]
     assert parts.count("◂ picked") == 1 and parts[::-1].index("◂ picked") == picked
 
@@ -92,7 +97,7 @@ def test_tokens_and_layers_with_the_keyboard(lesson: LabPage, loaded, follow):
     free = [i for i in range(last) if i not in low]
     boxes = [widget.get_by_label(str(layer), exact=True) for layer in free]
     moves += [lambda box=box: press(box, "Space") for box in [*boxes, *boxes]]
-    follow("lesson 06, tokens and layers of the explorer", lesson.time_moves(tables, moves))
+    follow("tokens and layers of the explorer", lesson.time_moves(tables, moves))
     check(widget, loaded, STORY, 2, low, 0.1)
     assert size(tables) == box, "the drawing jumps"
 
@@ -140,6 +145,7 @@ def test_prompts_of_all_kinds_and_no_layer(lesson: LabPage, loaded):
     press(handles(widget, "alpha"), "ArrowRight", "ArrowLeft")
     lesson.page.wait_for_timeout(500)  # the message stays, whatever is moved
     expect(widget).to_contain_text("The prompt is too long: it has")
+    expect(widget.locator("table").first).to_be_hidden()
     lesson.shoot(widget, "too_long")
     nasty = "<b>Anna</b> & Ben's é🙂"
     type_line(typed, nasty)
@@ -160,13 +166,14 @@ def test_prompts_of_all_kinds_and_no_layer(lesson: LabPage, loaded):
     check(widget, loaded, STORY, last_of(STORY), [2, 4], 0.1)
     button(widget, "None").click()
     expect(widget).to_contain_text("Pick at least one of the layers before the last.")
+    expect(widget.locator("table").first).to_be_hidden()
     lesson.shoot(widget, "no_layer")
     button(widget, "All").click()
     check(widget, loaded, STORY, last_of(STORY), [*range(len(read_contrast(*loaded, "a")[2]))], 0.1)
     expect(widget).not_to_contain_text("Pick at least one")
 
 
-# Lesson 07.
+# The steering explorer.
 
 
 @pytest.fixture(scope="module")
@@ -208,6 +215,7 @@ def check_texts(widget: Locator, told, layers: list[int], strength: float, openi
         ]
     )
     expect(widget).not_to_contain_text("The model writes")
+    expect(widget.locator("table")).to_be_visible()
 
 
 @pytest.mark.parametrize("lesson", ["07"], indirect=True)
@@ -226,8 +234,8 @@ def test_texts_follow_the_strength(lesson: LabPage, told, follow):
     check_texts(widget, told, [middle], 4, told.opening)
     again = lesson.time_moves(table, [lambda: press(strength, "ArrowLeft")] * 16)
     check_texts(widget, told, [middle], -4, told.opening)
-    follow("lesson 07, a strength that was there before", again)
-    follow("lesson 07, another strength in the steering explorer", times)
+    follow("a strength that was there before", again)
+    follow("another strength in the steering explorer", times)
     assert size(table) == box, "the table jumps"
     lesson.shoot(widget, "steered")
 
@@ -268,6 +276,7 @@ def test_beginnings_of_all_kinds(lesson: LabPage, told):
     check_texts(widget, told, [6], 6, told.opening)
     type_line(typed, "")
     expect(widget).to_contain_text("Type the beginning of a story.")
+    expect(widget.locator("table")).to_be_hidden()
     lesson.shoot(widget, "no_beginning")
     type_line(typed, TOO_LONG)
     expect(widget).to_contain_text("The prompt is too long: it has")

@@ -1,4 +1,4 @@
-"""The lens explorer of lesson 05 used as a person does, and compared with the function itself."""
+"""The lens explorer used as a person does, and compared with the function itself."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ def check(widget: Locator, view, layer: int, place: int) -> None:
     """The five best of a cell, its frame, and that its row and column say the same."""
     said = f"Layer {layer}, after {visible(view.tokens[place])}: the five best"
     expect(best_of(widget)).to_contain_text(said)
-    expect(best_of(widget).locator("code")).to_have_text(
-        [visible(view.tokens[place]), *map(visible, view.choices[layer][place])]
+    expect(best_of(widget).locator("tbody th")).to_have_text(
+        [*map(visible, view.choices[layer][place])]
     )
+    expect(best_of(widget)).to_be_visible()
     row = widget.locator("tr", has=widget.page.get_by_text(f"layer {layer}", exact=True))
     cell = row.locator("td").nth(place)
     expect(cell).to_have_text(visible(view.choices[layer][place][0], 12))
@@ -43,7 +44,7 @@ def test_cells_are_picked_with_the_keyboard(lesson: LabPage, loaded, follow):
     check(widget, view, last, end)
     moves = [lambda: press(handles(widget, "Token"), "ArrowLeft")] * end
     moves += [lambda: press(handles(widget, "Layer"), "ArrowLeft")] * last
-    follow("lesson 05, the sliders of the lens explorer", lesson.time_moves(best_of(widget), moves))
+    follow("the sliders of the lens explorer", lesson.time_moves(best_of(widget), moves))
     check(widget, view, 0, 0)
     press(handles(widget, "Layer"), "ArrowRight", "ArrowRight")
     press(handles(widget, "Token"), "ArrowRight", "ArrowRight", "ArrowRight")
@@ -59,10 +60,12 @@ def test_a_prompt_is_typed_and_layers_are_picked(lesson: LabPage, loaded):
     type_line(typed, prompt)
     view = read_lens(*loaded, prompt)
     expect(best_of(widget)).to_contain_text(f"after {visible(view.tokens[-1])}")
-    expect(widget.locator("thead th")).to_have_count(len(view.tokens) + 1)
+    table = widget.locator("table").first
+    expect(table.locator("thead th")).to_have_count(len(view.tokens) + 1)
 
     button(widget, "None").click()
     expect(widget).to_contain_text("Pick at least one of the layers.")
+    expect(table).to_be_hidden()
     button(widget, "All").click()
     expect(widget.locator("tbody th", has_text=re.compile(r"^layer \d+$"))).to_have_count(
         len(view.probs)
@@ -70,9 +73,11 @@ def test_a_prompt_is_typed_and_layers_are_picked(lesson: LabPage, loaded):
     expect(widget).not_to_contain_text("Pick at least one of the layers.")
     type_line(typed, "")
     expect(widget).to_contain_text("Type a prompt and press Enter.")
+    expect(table).to_be_hidden()
     type_line(typed, RECALL)
     view = read_lens(*loaded, RECALL)
-    expect(widget.locator("thead th")).to_have_count(len(view.tokens) + 1)
+    expect(table).to_be_visible()
+    expect(table.locator("thead th")).to_have_count(len(view.tokens) + 1)
     expect(widget).not_to_contain_text("Type a prompt and press Enter.")
     press(handles(widget, "Layer"), "End")
     check(widget, view, len(view.probs) - 1, len(view.tokens) - 1)
@@ -85,6 +90,8 @@ def test_a_long_prompt_and_one_that_is_too_long(lesson: LabPage, loaded):
     typed = widget.get_by_label("Prompt")
     type_line(typed, "The ball is red. " * 100)
     expect(widget).to_contain_text("The prompt is too long: it has")
+    expect(widget.locator("table").first).to_be_hidden()
+    expect(best_of(widget)).to_be_hidden()
     lesson.shoot(widget, "too_long")
     prompt = "Anna has the red ball & Ben <b>the</b> lamp. " * 6
     type_line(typed, prompt)

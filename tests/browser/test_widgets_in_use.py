@@ -1,4 +1,4 @@
-"""Each widget of lessons 01 to 04 used as a person does, and compared with the function itself."""
+"""Widgets used as a person does, and compared with the functions themselves."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def lesson(number: str):
     return pytest.mark.parametrize("lesson", [number], indirect=True)
 
 
-# Lesson 01.
+# The token explorer.
 
 
 @lesson("01")
@@ -52,7 +52,7 @@ def test_tokens_change_while_one_types(lesson: LabPage, loaded, follow):
     text = "Anna's ball, 3 times"
     keys = [lambda key=key: lesson.page.keyboard.press(key) for key in text]
     times = lesson.time_moves(widget.locator(".widget-html").nth(1), keys)
-    follow("lesson 01, typing into the tokenizer explorer", times)
+    follow("typing into the tokenizer explorer", times)
     lesson.page.keyboard.insert_text(" é🙂")
 
     rows = token_rows(tokenizer, text + " é🙂")
@@ -70,7 +70,7 @@ def test_tokens_change_while_one_types(lesson: LabPage, loaded, follow):
     lesson.shoot(widget, "typed")
 
 
-# Lesson 02.
+# The softmax explorer.
 
 
 def told_of(choice) -> str:
@@ -92,7 +92,7 @@ def test_bars_follow_the_sliders(lesson: LabPage, loaded, follow):
     temperature = handles(widget, "Temperature")
     moves = [lambda: press(temperature, "ArrowRight")] * 8
     moves += [lambda: press(temperature, "ArrowLeft")] * 12
-    follow("lesson 02, the temperature slider", lesson.time_moves(bars, moves))
+    follow("the temperature slider", lesson.time_moves(bars, moves))
     settings = {"temperature": 10**-0.2}
     expect(widget).to_contain_text(told_of(filtered_choice(logits, **settings)))
 
@@ -139,7 +139,7 @@ def test_another_prompt_a_drag_and_start_again(lesson: LabPage, loaded):
     expect(widget).to_contain_text(told_of(filtered_choice(story)))
 
 
-# Lesson 03.
+# The decoding stepper.
 
 
 def told_of_step(step, tokens: int) -> str:
@@ -178,7 +178,7 @@ def test_a_click_chooses_and_steps_lead_back(lesson: LabPage, loaded, follow):
     first = candidates(widget).first
     back = button(widget, "Step back")
     moves = [lambda: press(first, "Enter"), lambda: press(back, "Enter")] * 8
-    follow("lesson 03, choosing a token and stepping back", lesson.time_moves(text, moves))
+    follow("choosing a token and stepping back", lesson.time_moves(text, moves))
     expect(widget).to_contain_text("No new token yet.")
 
 
@@ -221,13 +221,15 @@ def test_another_prompt_an_empty_one_and_an_end(lesson: LabPage, loaded):
     widget = lesson.widget("step_decoding")
     prompt = widget.get_by_label("Prompt")
     type_line(prompt, "")
-    expect(widget).to_contain_text("is empty: there is nothing to read, give some text.")
+    expect(widget).to_contain_text("Type a prompt and press Enter.")
     expect(button(widget, "Choose one")).to_be_disabled()
+    expect(candidates(widget).first).to_be_hidden()
     lesson.shoot(widget, "no_prompt")
     type_line(prompt, RECALL)
     step = continue_prompt(model, tokenizer, RECALL)
     names = [visible(t) for t in token_strings(tokenizer, step.logits.topk(8).indices)]
     expect(candidates(widget)).to_have_text(names)
+    expect(candidates(widget).first).to_be_visible()
     type_line(prompt, STORY)
     widget.get_by_label("Strategy").select_option("greedy")
     for tens in range(1, 30):
@@ -242,7 +244,7 @@ def test_another_prompt_an_empty_one_and_an_end(lesson: LabPage, loaded):
     expect(widget).to_contain_text("No new token yet.")
 
 
-# Lesson 04.
+# The activation explorer.
 
 
 @pytest.fixture(scope="module")
@@ -269,7 +271,7 @@ def test_layers_by_range_steps_boxes_and_buttons(lesson: LabPage, recorded, foll
     moves = [lambda: press(high, "ArrowLeft")] * 3 + [lambda: press(high, "ArrowRight")] * 3
     moves += [lambda: press(low, "ArrowRight")] * 4 + [lambda: press(low, "ArrowLeft")] * 3
     moves += [lambda: press(high, "ArrowLeft")] * 2
-    follow("lesson 04, the range of the layer picker", lesson.time_moves(heat, moves))
+    follow("the range of the layer picker", lesson.time_moves(heat, moves))
     assert picked(widget) == tuple(range(1, last - 1))
 
     every = widget.get_by_label("Every n-th")
@@ -285,6 +287,7 @@ def test_layers_by_range_steps_boxes_and_buttons(lesson: LabPage, recorded, foll
     assert picked(widget) == (*range(1, last - 1, 2), last)
     button(widget, "None").click()
     expect(widget).to_contain_text("Pick 1 layers or more for this view.")
+    expect(heat).to_be_hidden()
     button(widget, "All").click()
     expect(widget).to_contain_text(f"({last + 1} of {last + 1})")
     assert picked(widget) == tuple(range(last + 1))

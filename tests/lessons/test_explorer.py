@@ -1,63 +1,120 @@
-"""The widgets without a browser: what a control changes, and what is shown when it goes wrong."""
+"""What all explorers share: their box, how errors are shown, the thread they run in, the picker."""
 
 from __future__ import annotations
 
 import asyncio
 import signal
 import threading
+from importlib import import_module
 from types import SimpleNamespace
 
 import ipywidgets as widgets
 import pytest
 import torch
 
-import tutorial_utils.lessons.activations.explorer
-import tutorial_utils.lessons.decoding.explorer
-import tutorial_utils.lessons.explorer
-import tutorial_utils.lessons.softmax.explorer
-import tutorial_utils.lessons.tokens.explorer
+import tutorial_utils.lessons.explorer as module
+from explorer_parts import find, inside, shown
 from kernel_probe import _moves
-from tiny_models import make_gpt2, make_llama
-from tutorial_utils import load_model, next_token_logits, record_activations, token_strings
-from tutorial_utils.lessons.activations.explorer import explore_activations
-from tutorial_utils.lessons.decoding.explorer import continuation_html, step_decoding
-from tutorial_utils.lessons.decoding.steps import continue_prompt
-from tutorial_utils.lessons.explorer import Explorer, LayerPicker, errors_shown, message_line
-from tutorial_utils.lessons.softmax.explorer import explore_softmax, filtered_choice, tell_choice
-from tutorial_utils.lessons.tokens.explorer import explore_tokens, token_rows, tokens_html
-from tutorial_utils.measures import largest_coordinates, layer_similarity
+from tiny_models import make_llama
+from tutorial_utils import (
+    encode,
+    load_model,
+    mean_differences,
+    next_token_logits,
+    read_activations,
+    token_strings,
+)
+from tutorial_utils.lessons.activations import explore_activations
+from tutorial_utils.lessons.contrast import explore_contrast
+from tutorial_utils.lessons.decoding import step_decoding
+from tutorial_utils.lessons.explorer import (
+    Explorer,
+    LayerPicker,
+    check_logits,
+    errors_shown,
+    escape,
+    message_line,
+)
+from tutorial_utils.lessons.lens import explore_lens
+from tutorial_utils.lessons.patching import explore_steering
+from tutorial_utils.lessons.softmax import explore_softmax
+from tutorial_utils.lessons.tokens import explore_tokens
 
 PROMPT = "Anna has the red ball."
 
 
-@pytest.fixture(scope="module", params=[make_llama, make_gpt2], ids=["llama", "gpt2"])
-def loaded(request, tmp_path_factory):
-    return load_model(str(request.param(tmp_path_factory.mktemp("model"), context=32)))
-
-
 @pytest.fixture(scope="module")
-def activations(loaded):
-    model, tokenizer = loaded
-    ids = tokenizer(PROMPT, return_tensors="pt")
-    with record_activations(model) as recorded, torch.no_grad():
-        model(**ids)
-    return recorded, token_strings(tokenizer, ids["input_ids"][0])
+def make(tmp_path_factory):
+    """A function for each explorer that makes it on a tiny model."""
+    model, tokenizer = load_model(make_llama(tmp_path_factory.mktemp("llama")))
+    inputs = encode(model, tokenizer, PROMPT)
+    activations = read_activations(model, **inputs)
+    tokens = token_strings(tokenizer, inputs["input_ids"][0])
+    logits = {PROMPT: next_token_logits(model, tokenizer, PROMPT)[0]}
+    directions = mean_differences(model, tokenizer, ["Anna was glad."], ["Ben was sad."])
+    return SimpleNamespace(
+        model=model,
+        tokens=lambda: explore_tokens(tokenizer),
+        softmax=lambda: explore_softmax(logits, tokenizer),
+        decoding=lambda: step_decoding(model, tokenizer, PROMPT),
+        activations=lambda: explore_activations(activations, tokens),
+        lens=lambda: explore_lens(model, tokenizer, PROMPT),
+        contrast=lambda: explore_contrast(model, tokenizer, PROMPT),
+        patching=lambda: explore_steering(model, tokenizer, directions, PROMPT),
+    )
 
 
-def inside(widget: widgets.Widget) -> list[widgets.Widget]:
-    """The widget and all that stands in it, from top to bottom."""
-    children = getattr(widget, "children", ())
-    return [widget, *(found for child in children for found in inside(child))]
+# For each explorer a function that it calls, and a move that makes it do so, and one after that.
+CALLS = {
+    "tokens": ("token_rows", "Text", "x", "y"),
+    "softmax": ("filtered_choice", "Temperature", 2.0, 1.0),
+    "decoding": ("continue_prompt", "Prompt", "x", "y"),
+    "activations": ("heatmap_html", "Token", 1, 2),
+    "lens": ("lens_choices", "Prompt", "x", "y"),
+    "contrast": ("logit_lens", "Prompt", "x", "y"),
+    "patching": ("sample_steered", "Strength", 3, 4),
+}
 
 
-def find(widget: widgets.Widget, description: str) -> widgets.Widget:
-    """The one control of that name."""
-    (found,) = [w for w in inside(widget) if getattr(w, "description", None) == description]
-    return found
+@pytest.mark.parametrize("name", CALLS)
+def test_an_error_in_a_callback_is_shown_and_raised_and_hides_what_was_drawn(
+    make, name, monkeypatch
+):
+    def broken(*args, **kwargs):
+        raise RuntimeError("the model is gone: \ud800 <")
+
+    function, control, first, then = CALLS[name]
+    explorer = getattr(make, name)()
+    drawn = max(inside(explorer), key=lambda widget: len(shown(widget)))
+    assert shown(drawn)
+    with monkeypatch.context() as patch:
+        patch.setattr(import_module(f"tutorial_utils.lessons.{name}.explorer"), function, broken)
+        with pytest.raises(RuntimeError, match="the model is gone"):
+            find(explorer, control).value = first
+    said = "<b>This did not work:</b> the model is gone: \\ud800 &lt;"
+    assert said in shown(explorer)
+    assert "<t" not in shown(explorer) and "data-token" not in shown(explorer)  # no table, no boxes
+    find(explorer, control).value = then
+    assert said not in shown(explorer) and shown(drawn)
 
 
-def shown(widget: widgets.Widget) -> str:
-    return "\n".join(w.value for w in inside(widget) if isinstance(w, widgets.HTML))
+@pytest.mark.parametrize("name", CALLS)
+def test_every_control_has_a_label(make, name):
+    for control in inside(getattr(make, name)()):
+        if hasattr(control, "disabled") and not isinstance(control, widgets.FloatProgress):
+            assert control.description, control
+
+
+@pytest.mark.parametrize("name", ["softmax", "activations"])
+def test_moving_a_control_never_runs_the_model(make, name):
+    explorer, calls = getattr(make, name)(), []
+    handle = make.model.register_forward_hook(lambda *_: calls.append(1))
+    try:
+        for move in (move for control in inside(explorer) for move in _moves(control)):
+            move()
+    finally:
+        handle.remove()
+    assert calls == []
 
 
 # Errors, and what stands in a widget's place.
@@ -65,7 +122,7 @@ def shown(widget: widgets.Widget) -> str:
 
 def test_an_error_is_shown_in_words_and_raised():
     message = message_line()
-    with pytest.raises(ValueError), errors_shown(message):
+    with pytest.raises(ValueError, match="layer 9"), errors_shown(message):
         raise ValueError("layer 9 < 10")
     assert message.value == "<b>This did not work:</b> layer 9 &lt; 10"
     with errors_shown(message):
@@ -80,18 +137,26 @@ def test_work_in_progress_is_shown_until_it_is_done():
     assert message.value == ""
 
 
-def test_the_stop_button_is_no_error():
-    message = message_line()
-    with pytest.raises(KeyboardInterrupt), errors_shown(message, "Reading …"):
+def test_the_stop_button_is_no_error_and_hides_what_is_not_finished():
+    message, drawing = message_line(), widgets.HTML("a table")
+    with pytest.raises(KeyboardInterrupt), errors_shown(message, "Reading …", [drawing]):
         raise KeyboardInterrupt
-    assert message.value == "Stopped."
+    assert message.value == "Stopped." and not shown(drawing)
 
 
-def test_what_a_callback_says_stays():
-    message = message_line()
-    with errors_shown(message, "Reading …"):
+def test_what_a_callback_says_stays_and_stands_in_place_of_a_drawing():
+    message, drawing = message_line(), widgets.HTML("a table")
+    with errors_shown(message, "Reading …", [drawing]):
         message.value = "Pick a layer."
-    assert message.value == "Pick a layer."
+    assert message.value == "Pick a layer." and not shown(drawing)
+    with errors_shown(message, "Reading …", [drawing]):
+        assert not shown(drawing)
+    assert message.value == "" and shown(drawing) == "a table"
+
+
+def test_what_is_shown_can_be_sent_to_the_browser():
+    assert escape("a\ud800 é🙂 <b>&") == "a\\ud800 é🙂 &lt;b&gt;&amp;"
+    escape("\udcff\0").encode()
 
 
 def test_an_explorer_says_in_one_line_what_it_does():
@@ -99,6 +164,13 @@ def test_an_explorer_says_in_one_line_what_it_does():
     assert len(repr(Explorer([], "x" * 75))) <= 110  # ipywidgets cuts there
     with pytest.raises(ValueError, match="76 characters, at most 75 fit"):
         Explorer([], "x" * 76)
+
+
+def test_logits_may_be_minus_infinity_and_nothing_else_that_is_not_finite():
+    check_logits(torch.tensor([[1.0, -torch.inf], [0.0, 2.0]]), "these")
+    for wrong in ([1, torch.nan], [1, torch.inf], [-torch.inf, -torch.inf]):
+        with pytest.raises(ValueError, match="these are not finite"):
+            check_logits(torch.tensor([[0.0, 0.0], wrong]), "these")
 
 
 @pytest.fixture
@@ -127,9 +199,7 @@ def kernel(monkeypatch):
             found.errors.append(error)
 
     found.send_and_note = send_and_note
-    monkeypatch.setattr(
-        tutorial_utils.lessons.explorer, "get_ipython", lambda: SimpleNamespace(kernel=found)
-    )
+    monkeypatch.setattr(module, "get_ipython", lambda: SimpleNamespace(kernel=found))
     return found
 
 
@@ -169,7 +239,7 @@ def test_messages_are_handled_in_the_thread_of_the_cells(kernel, made):
 
 @pytest.mark.parametrize("kernel_of", [object(), SimpleNamespace(kernel=object()), None])
 def test_no_kernel_or_another_kind_of_kernel_is_left_as_it_is(monkeypatch, kernel_of):
-    monkeypatch.setattr(tutorial_utils.lessons.explorer, "get_ipython", lambda: kernel_of)
+    monkeypatch.setattr(module, "get_ipython", lambda: kernel_of)
     assert LayerPicker([0, 1]).value == (0, 1)
 
 
@@ -263,225 +333,3 @@ def test_the_picker_says_what_is_wrong():
     assert len(picker.value) == 9
     with pytest.raises(ValueError, match="no layers to pick from"):
         LayerPicker([])
-
-
-def test_one_picker_serves_two_widgets(activations):
-    picker = LayerPicker(list(activations[0]))
-    two = [explore_activations(*activations, picker) for _ in range(2)]
-    picker.value = (1, 2)
-    assert all("layer 2" in shown(w) and "layer 3" not in shown(w) for w in two)
-
-
-# The explorers.
-
-
-def test_tokens_follow_what_is_typed(loaded):
-    tokenizer = loaded[1]
-    explorer = explore_tokens(tokenizer, "Anna")
-    for text in ("Anna 🙂", "", "<b>"):
-        find(explorer, "Text").value = text
-        assert tokens_html(token_rows(tokenizer, text)) in shown(explorer)
-        assert f"<b>{len(text.encode())}</b> bytes" in shown(explorer)
-        assert f"<b>{len(tokenizer(text)['input_ids'])}</b> tokens" in shown(explorer)
-
-
-def test_bars_follow_the_sliders(loaded):
-    model, tokenizer = loaded
-    rows = {text: next_token_logits(model, tokenizer, text)[0] for text in (PROMPT, "Anna")}
-    explorer = explore_softmax(rows, tokenizer)
-    at_rest = shown(explorer)
-    assert tell_choice(filtered_choice(rows[PROMPT])) in at_rest
-    find(explorer, "Temperature").value = 0.5
-    find(explorer, "Top-k (0: all)").value = 7
-    find(explorer, "Top-p (1: all)").value = 0.8
-    find(explorer, "Min-p (0: all)").value = 0.1
-    settings = {"temperature": 0.5, "top_k": 7, "top_p": 0.8, "min_p": 0.1}
-    assert tell_choice(filtered_choice(rows[PROMPT], **settings)) in shown(explorer)
-    find(explorer, "Prompt").value = "Anna"
-    assert tell_choice(filtered_choice(rows["Anna"], **settings)) in shown(explorer)
-    find(explorer, "Prompt").value = PROMPT
-    find(explorer, "Start again").click()
-    assert shown(explorer) == at_rest
-
-
-def test_softmax_explorer_needs_logits(loaded):
-    with pytest.raises(ValueError, match="there are no logits"):
-        explore_softmax({}, loaded[1])
-
-
-def test_every_view_follows_layers_and_token(activations):
-    explorer = explore_activations(*activations)
-    picker = explorer.children[0]
-    picker.value = (1, 3)
-    find(explorer, "Token").value = 2
-    find(explorer, "View").value = "largest coordinates"
-    places, values = largest_coordinates(activations[0], (1, 3), position=2)
-    assert f"{places[0, 0]}: {values[0, 0]:.3g}" in shown(explorer)
-    find(explorer, "View").value = "similarity between layers"
-    assert f"{layer_similarity(activations[0], (1, 3), position=2)[0, 1]:.2f}" in shown(explorer)
-    find(explorer, "View").value = "distance from the layer before"
-    assert "1 → 3" in shown(explorer)
-    before = shown(explorer).count("<th scope")
-    find(explorer, "Leave the first token out").value = False
-    assert shown(explorer).count("<th scope") == before + 1
-
-
-def test_too_few_layers_is_a_hint_and_no_error(activations):
-    explorer = explore_activations(*activations)
-    find(explorer, "None").click()
-    assert "Pick 1 layers or more" in shown(explorer)
-    find(explorer, "View").value = "similarity between layers"
-    find(explorer, "2").value = True
-    assert "Pick 2 layers or more" in shown(explorer)
-    find(explorer, "3").value = True
-    assert "Pick" not in shown(explorer).replace("Picked", "")
-
-
-def test_moving_a_control_never_runs_the_model(loaded, activations):
-    model, tokenizer = loaded
-    logits = {PROMPT: next_token_logits(model, tokenizer, PROMPT)[0]}
-    explorers = [explore_activations(*activations), explore_softmax(logits, tokenizer)]
-    calls = []
-    handle = model.register_forward_hook(lambda *_: calls.append(1))
-    try:
-        for control in (w for explorer in explorers for w in inside(explorer)):
-            for move in _moves(control):
-                move()
-    finally:
-        handle.remove()
-    assert calls == []
-
-
-def candidates(explorer: Explorer) -> list[widgets.Button]:
-    rows = [w for w in inside(explorer) if isinstance(w, widgets.FloatProgress)]
-    boxes = [w for w in inside(explorer) if set(getattr(w, "children", ())) & set(rows)]
-    return [box.children[0] for box in boxes if isinstance(box.children[0], widgets.Button)]
-
-
-def test_a_candidate_that_is_clicked_is_the_next_token(loaded):
-    model, tokenizer = loaded
-    explorer = step_decoding(model, tokenizer, PROMPT)
-    first = continue_prompt(model, tokenizer, PROMPT)
-    ids = first.logits.topk(8).indices.tolist()
-    bars = [w.value for w in inside(explorer) if isinstance(w, widgets.FloatProgress)]
-    assert bars == pytest.approx(first.logits.softmax(-1)[ids].tolist())
-    candidates(explorer)[2].click()
-    step = continue_prompt(model, tokenizer, PROMPT, [ids[2]])
-    text = continuation_html(PROMPT, token_strings(tokenizer, [ids[2]]), step)
-    assert text in shown(explorer)
-    assert "<b>1</b> new token." in text
-    find(explorer, "Step back").click()
-    assert "No new token yet." in shown(explorer)
-    assert find(explorer, "Step back").disabled
-
-
-def test_greedy_strategy_is_greedy(loaded):
-    model, tokenizer = loaded
-    explorer = step_decoding(model, tokenizer, PROMPT)
-    chosen = []
-    for _ in range(3):
-        chosen.append(int(continue_prompt(model, tokenizer, PROMPT, chosen).logits.argmax()))
-        find(explorer, "Choose one").click()
-    step = continue_prompt(model, tokenizer, PROMPT, chosen)
-    assert continuation_html(PROMPT, token_strings(tokenizer, chosen), step) in shown(explorer)
-
-
-def test_draws_are_the_same_each_time_and_from_what_the_strategy_keeps(loaded):
-    explorer, texts = step_decoding(*loaded, PROMPT), []
-    find(explorer, "Strategy").value = "sample, top-k 5"
-    assert shown(explorer).count("the strategy drops it") == 3  # of the eight candidates
-    for _ in range(2):
-        find(explorer, "Choose ten").click()
-        texts.append(shown(explorer))
-        find(explorer, "Start again").click()
-    assert texts[0] == texts[1]
-
-
-def test_a_text_that_has_ended_takes_no_more(loaded):
-    model, tokenizer = loaded
-    explorer = step_decoding(model, tokenizer, PROMPT)
-    for _ in range(4):  # the context holds 32 tokens
-        find(explorer, "Choose ten").click()
-    assert "The text has ended" in shown(explorer)
-    assert find(explorer, "Choose one").disabled and candidates(explorer)[0].disabled
-    find(explorer, "Step back").click()
-    assert not find(explorer, "Choose one").disabled
-    assert "The text has ended" not in shown(explorer)
-
-
-@pytest.mark.parametrize(("prompt", "told"), [("", "is empty"), ("word " * 99, "is too long")])
-def test_a_prompt_that_cannot_be_read_is_told_and_can_be_mended(loaded, prompt, told):
-    explorer = step_decoding(*loaded, PROMPT)
-    find(explorer, "Prompt").value = prompt
-    assert told in shown(explorer)
-    assert find(explorer, "Choose one").disabled and find(explorer, "Step back").disabled
-    find(explorer, "Prompt").value = "Anna"
-    assert told not in shown(explorer) and not find(explorer, "Choose one").disabled
-
-
-BREAK = {
-    "tokens": (tutorial_utils.lessons.tokens.explorer, "token_rows", "Text", "x"),
-    "softmax": (tutorial_utils.lessons.softmax.explorer, "filtered_choice", "Temperature", 2.0),
-    "stepper": (tutorial_utils.lessons.decoding.explorer, "continue_prompt", "Prompt", "x"),
-}
-
-
-@pytest.mark.parametrize("name", BREAK)
-def test_an_error_in_a_callback_is_shown_and_raised(loaded, name, monkeypatch):
-    model, tokenizer = loaded
-    explorer = {
-        "tokens": lambda: explore_tokens(tokenizer),
-        "softmax": lambda: explore_softmax({"a": torch.zeros(len(tokenizer))}, tokenizer),
-        "stepper": lambda: step_decoding(model, tokenizer, PROMPT),
-    }[name]()
-    module, function, control, value = BREAK[name]
-
-    def broken(*args, **kwargs):
-        raise RuntimeError("out of memory")
-
-    monkeypatch.setattr(module, function, broken)
-    with pytest.raises(RuntimeError, match="out of memory"):
-        find(explorer, control).value = value
-    assert "This did not work:</b> out of memory" in shown(explorer)
-
-
-def test_a_broken_view_is_shown_and_raised(activations, monkeypatch):
-    def broken(*args):
-        raise RuntimeError("out of memory")
-
-    views = {**tutorial_utils.lessons.activations.explorer.VIEWS, "norms": (broken, 1)}
-    explorer = explore_activations(*activations)
-    find(explorer, "View").value = "largest coordinates"
-    monkeypatch.setattr(tutorial_utils.lessons.activations.explorer, "VIEWS", views)
-    with pytest.raises(RuntimeError):
-        find(explorer, "View").value = "norms"
-    assert "This did not work" in shown(explorer)
-
-
-def test_a_token_that_failed_is_not_part_of_the_text(loaded, monkeypatch):
-    explorer = step_decoding(*loaded, PROMPT)
-    good = tutorial_utils.lessons.decoding.explorer.continue_prompt
-
-    def broken(*args):
-        raise RuntimeError("out of memory")
-
-    monkeypatch.setattr(tutorial_utils.lessons.decoding.explorer, "continue_prompt", broken)
-    candidates(explorer)[0].click()
-    assert "This did not work:</b> out of memory" in shown(explorer)
-    monkeypatch.setattr(tutorial_utils.lessons.decoding.explorer, "continue_prompt", good)
-    candidates(explorer)[0].click()
-    assert "<b>1</b> new token." in shown(explorer)
-
-
-def test_every_control_has_a_label(loaded, activations):
-    model, tokenizer = loaded
-    logits = {"a": next_token_logits(model, tokenizer, PROMPT)[0]}
-    explorers = [
-        explore_tokens(tokenizer),
-        explore_softmax(logits, tokenizer),
-        step_decoding(model, tokenizer, PROMPT),
-        explore_activations(*activations),
-    ]
-    for control in (w for explorer in explorers for w in inside(explorer)):
-        if hasattr(control, "disabled") and not isinstance(control, widgets.FloatProgress):
-            assert control.description, control

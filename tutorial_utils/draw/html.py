@@ -1,14 +1,15 @@
-"""Small HTML drawings for the explorers: they follow a move at once, and say all in words too.
+"""HTML drawings for explorers: plain values in, a string out.
 
-A matplotlib figure takes 150 ms of a processor to draw, one of these about 1 ms. All take plain
-values and give a string. Each value is written out, so that no colour has to be told apart.
+An explorer must follow a move at once: one of these takes about 1 ms, a matplotlib figure 150 ms.
+Each value is also written out, so that nothing depends on telling colours apart.
 """
 
 from __future__ import annotations
 
 import html
+import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from matplotlib import colormaps
@@ -18,8 +19,28 @@ from matplotlib.colors import to_hex, to_rgb
 OKABE_ITO = ["#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#0072B2", "#D55E00"]
 MONO = "font-family:var(--jp-code-font-family,monospace);font-size:13px"
 NUMBER = "text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap"
+CELL = f"{NUMBER};padding:0 5px"
+EDGES = ";border-left:2px solid;border-right:2px solid"
 # Pale enough for black text, as in the figures.
-PALE = [to_hex([0.6 + 0.4 * part for part in to_rgb(color)]) for color in OKABE_ITO]
+PALE = [
+    to_hex((0.6 + 0.4 * red, 0.6 + 0.4 * green, 0.6 + 0.4 * blue))
+    for red, green, blue in map(to_rgb, OKABE_ITO)
+]
+GREY = "#D3D3D3"  # a cell whose number is not finite
+
+
+def ink_on(color: Any) -> str:
+    """Black or white, whichever has the higher contrast on a colour that matplotlib knows.
+
+    By the relative luminance of WCAG 2.1. The contrast is at least 4.5: it is the lowest where both
+    have the same, at a luminance of 0.179.
+    """
+    linear = [
+        part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4
+        for part in to_rgb(color)
+    ]
+    luminance = sum(w * part for w, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+    return "black" if luminance > 0.179 else "white"
 
 
 def visible(text: str, limit: int = 24) -> str:
@@ -31,18 +52,22 @@ def visible(text: str, limit: int = 24) -> str:
 
 
 def number(value: float) -> str:
-    """Three digits that count, and no exponent from 0.001 to 1,000,000."""
+    """Three significant digits, without an exponent from 0.001 to 1,000,000."""
     if abs(value) >= 1e6 or 0 < abs(value) < 1e-3:
         return f"{value:.1e}"
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def probability(value: float) -> str:
-    return f"{value:.3f}" if value >= 0.0005 else "&lt; 0.001"
+    """Three decimals as HTML; what would read 0.000 is less than 0.001."""
+    return "&lt; 0.001" if value < 0.0005 else f"{value:.3f}"
 
 
 class BarRow(NamedTuple):
-    """A row of `bar_table`: bars are shares from 0 to 1 with their CSS, words are HTML."""
+    """A row of `bar_table`: bars are shares from 0 to 1 with their CSS, words are HTML.
+
+    A share that is not finite has no bar: the words must say what it is.
+    """
 
     name: str
     bars: Sequence[tuple[float, str]]
@@ -68,20 +93,21 @@ def bar_table(
         for text, side in zip(heads, sides)
     )
     columns = "".join(f'<col style="width:{width}"/>' for width in widths)
-    look = f"width:100%;max-width:760px;border-collapse:collapse;{MONO};line-height:1.3"
-    look += ";table-layout:fixed" if widths else ""
+    style = f"width:100%;max-width:760px;border-collapse:collapse;{MONO};line-height:1.3"
+    style += ";table-layout:fixed" if widths else ""
     above = "text-align:left;font-weight:bold;padding:0 0 4px"
     caption = f'<caption style="{above}">{html.escape(caption)}</caption>' if caption else ""
     return (
-        f'<table style="{look}">{caption}<colgroup>{columns}</colgroup><thead><tr>{head}</tr>'
+        f'<table style="{style}">{caption}<colgroup>{columns}</colgroup><thead><tr>{head}</tr>'
         f"</thead><tbody>{''.join(map(_bar_row, rows))}</tbody></table>"
     )
 
 
 def _bar_row(row: BarRow) -> str:
     bars = "".join(
-        f'<div style="height:7px;box-sizing:border-box;width:{100 * share:.2f}%;{look}"></div>'
-        for share, look in row.bars
+        f'<div style="height:7px;box-sizing:border-box;width:'
+        f'{100 * share if math.isfinite(share) else 0:.2f}%;{css}"></div>'
+        for share, css in row.bars
     )
     weight = "bold" if row.bold else "normal"
     style = f"{NUMBER};padding-right:12px;font-weight:{weight}"
@@ -106,49 +132,60 @@ def heatmap_html(
     """A table of `values` `(rows, columns)`, each cell with its number on viridis colours.
 
     The first row is at the bottom, as layer 0 is in the figures. `text` is written in place of the
-    numbers. `log` spreads the colours over powers of ten. `marked` is a column to point out.
+    numbers. `log` spreads the colours over powers of ten. `marked` is a column to point out. A cell
+    whose value is not finite is grey.
     """
     if values.shape != (len(rows), len(columns)) or not values.numel():
         raise ValueError(f"values must be {(len(rows), len(columns))}, not {tuple(values.shape)}")
     values = values.detach().float().cpu()
-    shades = _shades(values, log)
+    shades = _shades(values, log).tolist()
     lines = []
     for place in reversed(range(len(rows))):
-        cells = [
-            _cell(text[place][i] if text else number(value), shade, i == marked)
-            for i, (value, shade) in enumerate(zip(values[place].tolist(), shades[place].tolist()))
-        ]
-        head = f'<th scope="row" style="{NUMBER};padding-right:6px">{rows[place]}</th>'
-        lines.append(f"<tr>{head}{''.join(cells)}</tr>")
+        words = text[place] if text else map(number, values[place].tolist())
+        cells = "".join(
+            heat_cell(word, shade, style=CELL + (EDGES if i == marked else ""))
+            for i, (word, shade) in enumerate(zip(words, shades[place], strict=True))
+        )
+        head = f'<th scope="row" style="{NUMBER};padding-right:6px">{html.escape(rows[place])}</th>'
+        lines.append(f"<tr>{head}{cells}</tr>")
     heads = "".join(
         f'<th scope="col" style="font-weight:{"bold" if i == marked else "normal"};padding:2px 0">'
         f'<span style="writing-mode:vertical-rl;transform:rotate(180deg)">'
         f"{html.escape(name)}{' ◂' if i == marked else ''}</span></th>"
         for i, name in enumerate(columns)
     )
-    look = "text-align:left;font-weight:bold;white-space:nowrap"
-    caption = f'<caption style="{look}">{html.escape(title)}</caption>'
+    above = "text-align:left;font-weight:bold;white-space:nowrap"
+    caption = f'<caption style="{above}">{html.escape(title)}</caption>'
+    return scrolling_table(
+        f"{caption}<tbody>{''.join(lines)}</tbody><tfoot><tr><td></td>{heads}</tr></tfoot>"
+    )
+
+
+def scrolling_table(content: str, name: str = "") -> str:
+    """A table of the HTML `content`, of class `name`; one that is too wide can be scrolled."""
     return (
-        f'<div style="overflow-x:auto" tabindex="0"><table style="border-collapse:collapse;{MONO};'
-        f'line-height:1.5">{caption}<tbody>{"".join(lines)}</tbody>'
-        f"<tfoot><tr><td></td>{heads}</tr></tfoot></table></div>"
+        f'<div style="overflow-x:auto" tabindex="0"><table class="{name}" style="border-collapse:'
+        f'collapse;{MONO};line-height:1.5">{content}</table></div>'
+    )
+
+
+def heat_cell(text: str, shade: float, *, style: str = "", tooltip: str = "") -> str:
+    """A cell with `text` on viridis at `shade`, 0 to 1; on grey where that is not finite."""
+    color = to_hex(colormaps["viridis"](shade)) if math.isfinite(shade) else GREY
+    title = f' title="{html.escape(tooltip)}"' if tooltip else ""
+    return (
+        f'<td style="background:{color};{style}"{title}><span style="color:{ink_on(color)}">'
+        f"{html.escape(text)}</span></td>"
     )
 
 
 def _shades(values: torch.Tensor, log: bool) -> torch.Tensor:
-    """Places on the colour scale, 0 to 1, of the values, the least and the greatest at its ends."""
+    """Places on the colour scale, 0 for the least value and 1 for the greatest of those finite."""
+    values = torch.where(values.isfinite(), values, torch.nan)
     if log:
-        least = values[values > 0].min() if (values > 0).any() else torch.tensor(1.0)
-        values = values.clamp(min=least).log()
-    low, high = values.min(), values.max()
-    return (values - low) / (high - low).clamp(min=1e-9)
-
-
-def _cell(text: str, shade: float, marked: bool) -> str:
-    color = to_hex(colormaps["viridis"](shade))
-    ink = "black" if shade > 0.55 else "white"
-    edge = ";border-left:2px solid;border-right:2px solid" if marked else ""
-    return (
-        f'<td style="background:{color};{NUMBER};padding:0 5px{edge}"><span style="color:{ink}">'
-        f"{html.escape(text)}</span></td>"
-    )
+        positive = values[values > 0]
+        values = values.clamp(min=positive.min() if len(positive) else 1.0).log()
+    finite = values[~values.isnan()]
+    if not len(finite):
+        return values
+    return (values - finite.min()) / (finite.max() - finite.min()).clamp(min=1e-9)

@@ -1,6 +1,6 @@
-"""What every widget of the lessons is made of: how it shows errors, and the choice of layers.
+"""What the explorers are made of: their box, their errors, the choice of layers.
 
-Only ipywidgets that versions 7.7 and 8 both have, and no JavaScript of our own.
+Only what ipywidgets 7.7 and 8 both have, and no JavaScript of our own.
 """
 
 from __future__ import annotations
@@ -15,24 +15,21 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import ipywidgets as widgets
+import torch
 import traitlets
 from IPython import get_ipython
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from tutorial_utils.decoding import encode
-from tutorial_utils.draw.html import visible
-
-# `continuous_update` of sliders whose value is also set by Python. If it is on, the browser sends
-# back each value that is set; that comes late, and would undo what has been chosen since.
-SET_FROM_HERE = False
+# `continuous_update` of a slider that Python moves too. With True the browser would send each such
+# move back, too late, and undo what the reader has chosen since.
+SYNC_WHILE_DRAGGING = False
 
 
 class Explorer(widgets.VBox):
     """A box of controls and what they show.
 
-    `does` says in a few words what the reader can do. It stands in the widget's place wherever no
-    kernel runs: it is the plain text of the cell's output. A text of more than 75 characters is a
-    ValueError, since ipywidgets would cut the line.
+    `does` says in a few words what the reader can do: the plain text of the cell's output, which is
+    all there is where no kernel runs. More than 75 characters, which ipywidgets would cut, are a
+    ValueError.
     """
 
     def __init__(self, children: Sequence[widgets.Widget], does: str) -> None:
@@ -47,50 +44,62 @@ class Explorer(widgets.VBox):
 
 
 @contextmanager
-def errors_shown(message: widgets.HTML, doing: str = "") -> Iterator[None]:
+def errors_shown(
+    message: widgets.HTML, doing: str = "", drawings: Sequence[widgets.DOMWidget] = ()
+) -> Iterator[None]:
     """Show an error of a callback in `message`, in words, and raise it; clear what stood there.
 
-    `doing` stands there for as long as the work takes. Every callback reports through here: the
-    browser tests look for the text, the notebook tests for what is raised.
+    `doing` stands there for as long as the work takes. `drawings` are hidden while a message says
+    why they do not show what is asked for; they keep their place, so that nothing jumps. Every
+    callback reports through here: the browser tests look for the text, the notebook tests for what
+    is raised.
     """
-    message.value = html.escape(doing)
+    message.value = escape(doing)
     try:
         yield
     except KeyboardInterrupt:
         message.value = "Stopped."
         raise
     except Exception as error:
-        message.value = f"<b>This did not work:</b> {html.escape(str(error))}"
+        message.value = f"<b>This did not work:</b> {escape(str(error))}"
         raise
-    if message.value == html.escape(doing):
-        message.value = ""
+    finally:
+        if message.value == escape(doing):
+            message.value = ""
+        for drawing in drawings:
+            drawing.layout.visibility = "hidden" if message.value else None
+
+
+def escape(text: str) -> str:
+    """Text as HTML. Lone surrogates, which cannot be sent to the browser, become escapes."""
+    return html.escape(text.encode(errors="backslashreplace").decode())
 
 
 def handle_in_cells_thread() -> None:
-    """Have the kernel handle what widgets are sent in the thread that runs the cells.
+    """Have the kernel handle the messages of widgets in the thread that runs the cells.
 
-    JupyterLab 4.4 and newer with ipykernel 7 sends a part of it to another thread, a "subshell".
+    JupyterLab 4.4 and newer with ipykernel 7 sends some of them to another thread, a "subshell".
     Two threads would then set one widget's values and use one model at the same time: a click is
-    lost, or the hooks and random numbers of one callback reach the other. The other thread waits
-    here, and with it the browser, which sends no further move until the last one is done.
-    Every widget calls this; it changes the running kernel once, for all widgets.
+    lost, or the hooks and random numbers of one callback reach the other. Here the other thread
+    waits, and the browser with it: it sends no further move until the last one is done.
+    Every explorer calls this; it changes the running kernel once, for all of them.
     """
     handlers = getattr(getattr(get_ipython(), "kernel", None), "shell_handlers", {})
     handle = handlers.get("comm_msg")
     if handle is None or hasattr(handle, "__wrapped__"):  # no kernel, or it is done
         return
     if threading.current_thread() is not threading.main_thread():
-        return  # made in a thread of the reader's, or in a cell of a subshell
+        return  # made in a thread of the reader's own, or in a cell of a subshell
     try:
         loop = asyncio.get_running_loop()
     except RuntimeError:
-        return  # a kernel that runs its cells without one has no other threads either
+        return  # a kernel that runs its cells without a loop has no other threads either
 
     @functools.wraps(handle)
     def handle_there(*args: object) -> object:
         if threading.current_thread() is threading.main_thread():
             return handle(*args)
-        done = concurrent.futures.Future()
+        done: concurrent.futures.Future[object] = concurrent.futures.Future()
 
         def work() -> None:
             before = signal.signal(signal.SIGINT, signal.default_int_handler)  # the stop button
@@ -102,7 +111,7 @@ def handle_in_cells_thread() -> None:
                 signal.signal(signal.SIGINT, before)
 
         loop.call_soon_threadsafe(work)
-        while loop.is_running() and not done.done():  # a kernel that is shut down never gets to it
+        while loop.is_running() and not done.done():  # a kernel that shuts down never gets to it
             concurrent.futures.wait([done], timeout=0.2)
         return done.result() if done.done() else None
 
@@ -114,54 +123,13 @@ def message_line() -> widgets.HTML:
     return widgets.HTML(layout=widgets.Layout(min_height="32px", max_width="100%"))
 
 
-def prompt_field(prompt: str) -> widgets.Text:
-    """A line to type a prompt into; its value changes at Enter, and not with each letter."""
-    return widgets.Text(
-        prompt, description="Prompt", continuous_update=False, layout=widgets.Layout(width="95%")
-    )
-
-
-def readable(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    prompt: str,
-    message: widgets.HTML,
-) -> bool:
-    """Whether the model can read the prompt. If not, `message` says why: that is no error."""
-    if not prompt:
-        message.value = "Type a prompt and press Enter."
-        return False
-    try:
-        encode(model, tokenizer, prompt)
-    except ValueError as error:
-        tell_mistake(message, error)
-        return False
-    return True
-
-
-def tell_mistake(message: widgets.HTML, error: ValueError) -> None:
-    """Say what the reader has typed that cannot be used: theirs to mend, no fault of ours."""
-    message.value = html.escape(f"{error}.".capitalize())
-
-
-def token_slider(tokens: Sequence[str]) -> widgets.SelectionSlider:
-    """A slider over tokens, at the last one; `set_tokens` gives it those of another prompt."""
-    slider = widgets.SelectionSlider(
-        options=[""], description="Token", continuous_update=SET_FROM_HERE
-    )
-    set_tokens(slider, tokens)
-    return slider
-
-
-def set_tokens(slider: widgets.SelectionSlider, tokens: Sequence[str]) -> None:
-    """Offer these tokens, each with its number, counted from 1, and move to the last one.
-
-    The value is the place, from 0. Long tokens end in "…": ipywidgets has 72 pixels for them, and
-    would cut them in a letter.
-    """
-    names = enumerate((visible(token, 6) for token in tokens), start=1)
-    slider.options = [(f"{count} {name}", count - 1) for count, name in names]
-    slider.index = len(tokens) - 1
+def check_logits(logits: torch.Tensor, whose: str) -> None:
+    """`ValueError` where logits are no scores: nan, or infinite but for -inf, which rules out."""
+    if logits.isnan().any() or not logits.amax(dim=-1).isfinite().all():
+        raise ValueError(
+            f"{whose} are not finite: in float16 a model's numbers can become too large; load it "
+            'with load_model(name, dtype="float32")'
+        )
 
 
 class LayerPicker(widgets.VBox):
@@ -185,7 +153,7 @@ class LayerPicker(widgets.VBox):
             options=self._layers,
             index=(0, last),
             description="Range",
-            continuous_update=SET_FROM_HERE,
+            continuous_update=SYNC_WHILE_DRAGGING,
             layout=widgets.Layout(width="320px", max_width="100%"),
         )
         self._every = widgets.BoundedIntText(

@@ -1,4 +1,4 @@
-"""The figures of lesson 06 and the contrast explorer, which shows what the functions give."""
+"""The contrast explorer shows what the functions give, and runs the model once for each prompt."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ from tutorial_utils import (
     top_tokens,
 )
 from tutorial_utils.draw.html import probability, visible
-from tutorial_utils.lessons.contrast import explore_contrast, plot_before_after, plot_contrast
+from tutorial_utils.lessons.contrast import explore_contrast
 from tutorial_utils.lessons.contrast import explorer as module
 from tutorial_utils.lessons.explorer import Explorer, LayerPicker
+from tutorial_utils.lessons.prompt import LAST_TOKENS
 
 PROMPT = "The capital of France is"
 
@@ -56,7 +57,7 @@ def check(explorer, model, tokenizer, prompt, place, candidates, alpha):
     assert f"layer {layer} differs most" in said and f"{kept} token" in said
     first, then = visible(first, 14), visible(then, 14)
     text = f"stays «{first}»" if first == then else f"was «{first}», now «{then}»"
-    assert module.html.escape(text) in said
+    assert module.escape(text) in said
     assert controls(explorer)["message"].value == ""  # no error, no advice
 
 
@@ -94,54 +95,38 @@ def test_the_model_runs_once_for_each_prompt(model_and_tokenizer, monkeypatch):
     assert len(runs) == 2
 
 
-def test_nothing_picked_and_nothing_typed_is_advice(model_and_tokenizer):
+def test_nothing_picked_is_advice_and_shows_no_other_layers(model_and_tokenizer):
     parts = controls(explore_contrast(*model_and_tokenizer, PROMPT))
     parts["Layers"].value = ()
     assert "at least one of the layers" in parts["message"].value
+    assert parts["drawing"].layout.visibility == parts["said"].layout.visibility == "hidden"
     parts["Layers"].value = (1,)
-    assert parts["message"].value == ""
-    parts["Prompt"].value = ""
-    assert "Type a prompt" in parts["message"].value
+    assert parts["message"].value == "" and parts["drawing"].layout.visibility is None
 
 
-def test_a_prompt_that_is_too_long_is_told_and_is_no_error(model_and_tokenizer):
-    parts = controls(explore_contrast(*model_and_tokenizer, PROMPT))
-    before = parts["drawing"].value
-    parts["Prompt"].value = "ball " * 600
-    assert "The prompt is too long" in parts["message"].value
-    assert parts["drawing"].value == before
-    parts["Prompt"].value = "Anna has a ball"
-    assert parts["message"].value == "" and parts["drawing"].value != before
-
-
-def test_an_error_is_shown_and_raised(model_and_tokenizer, monkeypatch):
-    def broken(*_, **__):
-        raise RuntimeError("the model is gone")
-
-    parts = controls(explore_contrast(*model_and_tokenizer, PROMPT))
-    monkeypatch.setattr(module, "read_activations", broken)
-    with pytest.raises(RuntimeError, match="the model is gone"):
-        parts["Prompt"].value = "Anna"
-    assert "This did not work:</b> the model is gone" in parts["message"].value
-
-
-def test_the_reader_sees_that_the_model_reads(model_and_tokenizer):
-    parts = controls(explore_contrast(*model_and_tokenizer, PROMPT))
-    seen = []
-    parts["message"].observe(lambda change: seen.append(change["new"]), "value")
-    parts["Prompt"].value = "Anna has"
-    assert "reads the prompt" in seen[0] and seen[-1] == ""
+def test_what_is_not_finite_is_no_choice_and_no_divergence(model_and_tokenizer):
+    view = module.read_contrast(*model_and_tokenizer, PROMPT)
+    view.lens[3][1, 7] = torch.nan
+    view.divergence[3][1] = torch.nan
+    tokenizer = model_and_tokenizer[1]
+    with pytest.raises(ValueError, match="the logits of layer 3 are not finite"):
+        module.contrast_at(view, tokenizer, 1, [1, 3], 0.1)
+    drawing = module.contrast_at(view, tokenizer, 1, [1, 2], 0.1)[1]  # shown beside those picked
+    assert ["layer 3", "nan", "–"] in tables(drawing)[0]
+    view.lens[5][1, 7] = torch.nan
+    with pytest.raises(ValueError, match="the logits of layer 5 are not finite"):
+        module.contrast_at(view, tokenizer, 1, [1, 2], 0.1)
 
 
 def test_long_prompts_keep_their_last_tokens(model_and_tokenizer):
     model, tokenizer = model_and_tokenizer
     prompt = PROMPT * 12
     view = module.read_contrast(model, tokenizer, prompt)
-    assert len(view.tokens) == module.MOST_TOKENS
+    assert len(view.tokens) == LAST_TOKENS
     said, _ = module.contrast_at(view, tokenizer, -1, [1, 3], 0.1)
     layer, kept, _ = expected(model, tokenizer, prompt, -1, [1, 3], 0.1)
     assert f"layer {layer} differs" in said and f"{kept} token" in said
-    left_out = encode(model, tokenizer, prompt)["input_ids"].shape[1] - module.MOST_TOKENS
+    left_out = encode(model, tokenizer, prompt)["input_ids"].shape[1] - LAST_TOKENS
     assert f"The first {left_out} tokens are left out." in said
 
 
@@ -152,51 +137,6 @@ def test_a_picker_with_the_last_layer_can_be_shared(model_and_tokenizer):
     assert "at least one" in parts["message"].value
     picker.value = (3, 5)
     assert "layer 3 differs most" in parts["said"].value
-
-
-def some_probs(*indices: int) -> torch.Tensor:
-    probs = torch.zeros(400)
-    probs[list(indices)] = 1 / len(indices)
-    return probs
-
-
-def test_plot_contrast_says_what_it_was_given(model_and_tokenizer):
-    tokenizer = model_and_tokenizer[1]
-    figure = plot_contrast(
-        {0: 0.9, 1: 0.4, 2: 0.5},
-        2,
-        some_probs(40, 41),
-        some_probs(41, 42),
-        tokenizer,
-        candidates=[0, 2],
-        k=3,
-    )
-    left, right = figure.axes
-    assert [bar.get_width() for bar in left.patches] == [0.9, 0.4, 0.5]
-    assert [bool(bar.get_hatch()) for bar in left.patches] == [False, True, False]
-    assert [(text.get_text(), text.get_position()[1]) for text in left.texts] == [(" picked", 2)]
-    shown = [bar.get_width() for bar in right.patches]
-    assert sorted(shown[:3]) == [0, 0.5, 0.5] and sorted(shown[3:]) == [0, 0.5, 0.5]
-    assert [text.get_text() for text in right.get_legend().get_texts()] == [
-        "last layer",
-        "contrasted",
-    ]
-
-
-@pytest.mark.parametrize(
-    ("divergence", "picked", "candidates", "after", "message"),
-    [
-        ({0: 1.0, 2: 0.5}, 1, None, some_probs(1), "one of the candidates"),
-        ({0: 1.0, 2: 0.5}, 4, [0, 4], some_probs(1), "layers with a divergence"),
-        ({0: 1.0}, 0, None, torch.zeros(5), r"\(vocab,\)"),
-        ({0: 1.0}, 0, None, torch.zeros(2, 400), r"\(vocab,\)"),
-    ],
-)
-def test_plot_contrast_refuses(model_and_tokenizer, divergence, picked, candidates, after, message):
-    with pytest.raises(ValueError, match=message):
-        plot_contrast(
-            divergence, picked, some_probs(3), after, model_and_tokenizer[1], candidates=candidates
-        )
 
 
 def words(row: ElementTree.Element) -> list[str]:
@@ -224,7 +164,7 @@ def test_the_drawing_writes_out_what_the_functions_give(model_and_tokenizer):
     ]
     before, after = lens[max(lens)].softmax(-1), result.scores.softmax(-1)
     first, then = (top_tokens(probs, tokenizer, 1)[0] for probs in (before, after))
-    assert len(tokens) == module.BEST
+    assert len(tokens) == module.MAX_CANDIDATES
     shown = {row[0]: row[1:] for row in tokens}
     assert tokens[0][:2] == [visible(first[0], 14), f"{first[1]:.3f}"]
     assert shown[visible(then[0], 14)][1] == f"{then[1]:.3f}"
@@ -247,34 +187,5 @@ def test_the_drawing_has_as_many_rows_after_each_token(model_and_tokenizer):
     model, tokenizer = model_and_tokenizer
     view = module.read_contrast(model, tokenizer, PROMPT)
     drawn = [module.contrast_at(view, tokenizer, place, [0, 3], 0.1)[1] for place in range(4)]
-    assert {tuple(map(len, tables(drawing))) for drawing in drawn} == {(5, module.BEST)}
+    assert {tuple(map(len, tables(drawing))) for drawing in drawn} == {(5, module.MAX_CANDIDATES)}
     assert all(drawing.count("table-layout:fixed") == 2 for drawing in drawn)
-
-
-def test_plot_contrast_keeps_its_size_and_place(model_and_tokenizer):
-    """Figures of several tokens stand under each other: labels must not move the axes."""
-    tokenizer, bits = model_and_tokenizer[1], {0: 0.9, 1: 0.4}
-    figures = [
-        plot_contrast(bits, 0, some_probs(i, i + 1), some_probs(i), tokenizer) for i in (40, 90)
-    ]
-    assert len({tuple(f.get_size_inches()) for f in figures}) == 1
-    assert len({axes.get_position().bounds for f in figures for axes in f.axes}) == 2
-
-
-def test_plot_before_after_places_each_prompt():
-    before, after = torch.tensor([0.1, 0.9]), torch.tensor([0.3, 0.2])
-    figure = plot_before_after(
-        {"facts": (before, {"low": after, "high": before}), "b": (before, {})}
-    )
-    first, second = figure.axes
-    assert torch.allclose(
-        torch.tensor(first.collections[0].get_offsets()).float(), torch.stack([before, after], 1)
-    )
-    assert len(first.collections) == 2 and len(second.collections) == 0
-    assert first.get_title() == "facts, 2 prompts"
-
-
-@pytest.mark.parametrize("groups", [{}, {"facts": (torch.zeros(0), {})}])
-def test_plot_before_after_with_nothing(groups):
-    with pytest.raises(ValueError, match="nothing to draw"):
-        plot_before_after(groups)

@@ -1,6 +1,8 @@
-"""What the figures of lesson 05 show, and what they refuse."""
+"""What the figures of the logit lens show, and what they refuse."""
 
 from __future__ import annotations
+
+from itertools import pairwise
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -21,6 +23,9 @@ pytestmark = pytest.mark.filterwarnings("error::UserWarning", "error::RuntimeWar
 def nothing_left_behind():
     yield
     assert plt.get_fignums() == []
+
+
+NAN = torch.tensor([[1.0, 1.0], [1.0, torch.nan], [1.0, 1.0]])
 
 
 def drawn(figure):
@@ -62,7 +67,7 @@ def test_the_layers_of_a_large_model_can_be_told_apart(last):
     names = [label.get_text() for label in figure.axes[0].get_xticklabels()]
     assert names[-1] == "never" and len(names) <= 22
     boxes = [label.get_window_extent() for label in figure.axes[0].get_xticklabels()]
-    assert all(a.x1 < b.x0 for a, b in zip(boxes[:-1], boxes[1:], strict=True))
+    assert all(a.x1 < b.x0 for a, b in pairwise(boxes))
 
 
 def test_the_spread_is_the_median_and_the_quartiles():
@@ -99,6 +104,10 @@ def test_labels_lie_beside_each_other():
         (lambda: plot_spread_by_layer({"a": torch.rand(3)}), r"\(layers, prompts\)"),
         (lambda: plot_spread_by_layer({"a": torch.rand(3, 0)}), r"\(3, 0\)"),
         (lambda: plot_spread_by_layer({}), "nothing to draw"),
+        (lambda: plot_spread_by_layer({"a": NAN}), "finite, but hold nan: in float16"),
+        (lambda: plot_answers_by_layer(NAN, torch.ones(3, 2), ["a", "b"]), "hold nan"),
+        (lambda: plot_answers_by_layer(torch.ones(3, 2), 1 / (NAN - 1), ["a", "b"]), "hold"),
+        (lambda: plot_answer_layers({"a": torch.tensor([torch.nan])}, last=3), "layer nan of 'a'"),
     ],
 )
 def test_values_of_another_shape_are_refused(draw, said):

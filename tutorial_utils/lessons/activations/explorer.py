@@ -1,8 +1,10 @@
-"""The activation explorer of lesson 04."""
+"""The activation explorer: norms, distances, similarities and coordinates of picked layers."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
+from typing import NamedTuple
 
 import ipywidgets as widgets
 import torch
@@ -38,13 +40,13 @@ def explore_activations(
     drawing, message = widgets.HTML(layout={"width": "100%"}), message_line()
 
     def redraw(_: object = None) -> None:
-        with errors_shown(message):
+        with errors_shown(message, drawings=[drawing]):
             draw, fewest = VIEWS[view.value]
             if len(picker.value) < fewest:
                 message.value = f"Pick {fewest} layers or more for this view."
                 return
             first = int(leave_out.value and len(tokens) > 1)
-            drawing.value = draw(activations, tokens, picker.value, token.value, first)
+            drawing.value = draw(Chosen(activations, tokens, picker.value, token.value, first))
 
     for control in (picker, view, token, leave_out):
         control.observe(redraw, "value")
@@ -56,47 +58,66 @@ def explore_activations(
     )
 
 
-def _norms(activations, tokens, layers, token, first) -> str:
-    norms = residual_norms(activations, layers)[:, first:]
+class Chosen(NamedTuple):
+    """What a view draws."""
+
+    activations: Mapping[int, torch.Tensor]  # {layer: (batch, seq, hidden)}
+    tokens: Sequence[str]  # (seq,)
+    layers: Sequence[int]
+    token: int  # the place of the picked token
+    first: int  # the place of the first token shown
+
+    def heatmap_by_token(self, values: torch.Tensor, rows: Sequence[str], title: str) -> str:
+        """`values` `(rows, seq)`, the picked token marked."""
+        marked = self.token - self.first if self.token >= self.first else None
+        columns = [visible(name, 16) for name in self.tokens[self.first :]]
+        shown = values[:, self.first :]
+        return heatmap_html(shown, rows, columns, title=title, log=True, marked=marked)
+
+    @property
+    def names(self) -> list[str]:
+        """What the picked layers are called."""
+        return [f"layer {i}" for i in self.layers]
+
+    @property
+    def at_token(self) -> str:
+        """Which token was picked, in words."""
+        return f"at token {self.token}: {self.tokens[self.token]!r}"
+
+
+def _norms(chosen: Chosen) -> str:
     title = "Norm of the residual stream, by layer and token (colours: log scale)"
-    return _by_token(norms, tokens, [f"layer {i}" for i in layers], token, first, title)
+    norms = residual_norms(chosen.activations, chosen.layers)
+    return chosen.heatmap_by_token(norms, chosen.names, title)
 
 
-def _changes(activations, tokens, layers, token, first) -> str:
-    changes = residual_changes(activations, layers)[:, first:]
-    names = [f"{before} → {after}" for before, after in zip(layers, layers[1:])]
+def _changes(chosen: Chosen) -> str:
+    names = [f"{before} → {after}" for before, after in pairwise(chosen.layers)]
     title = "Distance from the picked layer before, over its norm (colours: log scale)"
-    return _by_token(changes, tokens, names, token, first, title)
+    changes = residual_changes(chosen.activations, chosen.layers)
+    return chosen.heatmap_by_token(changes, names, title)
 
 
-def _by_token(values, tokens, names, token, first, title) -> str:
-    marked = token - first if token >= first else None
-    columns = [visible(name, 16) for name in tokens[first:]]
-    return heatmap_html(values, names, columns, title=title, log=True, marked=marked)
-
-
-def _similarity(activations, tokens, layers, token, first) -> str:
-    similarity = layer_similarity(activations, layers, position=token)
+def _similarity(chosen: Chosen) -> str:
+    similarity = layer_similarity(chosen.activations, chosen.layers, position=chosen.token)
     cells = [[f"{value:.2f}" for value in row] for row in similarity.tolist()]
-    names = [f"layer {i}" for i in layers]
-    title = f"Cosine similarity between layers, at token {token}: {tokens[token]!r}"
-    return heatmap_html(similarity, names, names, title=title, text=cells)
+    title = f"Cosine similarity between layers, {chosen.at_token}"
+    return heatmap_html(similarity, chosen.names, chosen.names, title=title, text=cells)
 
 
-def _coordinates(activations, tokens, layers, token, first) -> str:
-    places, values = largest_coordinates(activations, layers, position=token)
+def _coordinates(chosen: Chosen) -> str:
+    places, values = largest_coordinates(chosen.activations, chosen.layers, position=chosen.token)
     cells = [
-        [f"{place}: {number(value)}" for place, value in zip(*row)]
-        for row in zip(places.tolist(), values.tolist())
+        [f"{place}: {number(value)}" for place, value in zip(*row, strict=True)]
+        for row in zip(places.tolist(), values.tolist(), strict=True)
     ]
-    title = f"Largest coordinates (number: value), at token {token}: {tokens[token]!r}"
+    title = f"Largest coordinates (number: value), {chosen.at_token}"
     ranks = [f"no. {rank}" for rank in range(1, places.shape[1] + 1)]
-    names = [f"layer {i}" for i in layers]
-    return heatmap_html(values.abs(), names, ranks, title=title, text=cells)
+    return heatmap_html(values.abs(), chosen.names, ranks, title=title, text=cells)
 
 
 # What draws each view, and how many layers it needs.
-VIEWS = {
+VIEWS: dict[str, tuple[Callable[[Chosen], str], int]] = {
     "norms": (_norms, 1),
     "distance from the layer before": (_changes, 2),
     "similarity between layers": (_similarity, 2),

@@ -1,12 +1,11 @@
-"""The contrast explorer of lesson 06: pick the layers to contrast with, and see what changes.
+"""The contrast explorer: pick the layers to contrast with, and see what changes.
 
-The model runs once for each prompt, and the drawing is HTML: `plot_contrast`, which shows the same,
-takes as long by itself as a move may take.
+The model runs once for each prompt. The drawing is HTML: `plot_contrast` shows the same, but takes
+as long to draw as a move may take in all.
 """
 
 from __future__ import annotations
 
-import html
 from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
@@ -16,27 +15,24 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tutorial_utils.activations.record_and_edit import read_activations
 from tutorial_utils.contrast import candidate_layers, contrast_logits, jensen_shannon
-from tutorial_utils.decoding import encode, token_strings
+from tutorial_utils.decoding import token_strings
 from tutorial_utils.draw.html import BarRow, bar_table, probability, visible
 from tutorial_utils.lens import logit_lens
 from tutorial_utils.lessons.contrast.figures import AFTER, BEFORE
-from tutorial_utils.lessons.explorer import (
-    Explorer,
-    LayerPicker,
-    errors_shown,
-    message_line,
-    prompt_field,
-    readable,
+from tutorial_utils.lessons.explorer import Explorer, LayerPicker, check_logits, escape
+from tutorial_utils.lessons.prompt import (
+    PromptReader,
+    encode_last,
     set_tokens,
+    tell_left_out,
     token_slider,
 )
 
-MOST_TOKENS = 40  # the last ones of a long prompt
-BEST = 6  # tokens whose probabilities are drawn
+MAX_CANDIDATES = 6  # tokens whose probabilities are drawn
 
 
 class ContrastView(NamedTuple):
-    """What one run of the model gives the explorer, for the last `MOST_TOKENS` tokens."""
+    """What one run of the model gives the explorer, for the last tokens of the prompt."""
 
     tokens: list[str]  # (seq,)
     lens: dict[int, torch.Tensor]  # {layer: logits (seq, vocab)}, all layers
@@ -48,15 +44,12 @@ def read_contrast(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: str
 ) -> ContrastView:
     """Run the model on the prompt, and look at each layer and token through the lens."""
-    inputs = encode(model, tokenizer, prompt)
-    seq = inputs["input_ids"].shape[1]
-    shown = range(max(0, seq - MOST_TOKENS), seq)
-    lens = logit_lens(model, read_activations(model, **inputs, positions=shown))
-    lens = {layer: logits[0].detach() for layer, logits in lens.items()}
+    inputs, positions, tokens = encode_last(model, tokenizer, prompt)
+    by_layer = logit_lens(model, read_activations(model, **inputs, positions=positions))
+    lens = {layer: logits[0].detach() for layer, logits in by_layer.items()}
     final = lens[max(lens)]
     divergence = {i: jensen_shannon(final, lens[i]).cpu() for i in lens if i < max(lens)}
-    tokens = token_strings(tokenizer, inputs["input_ids"][0, shown.start :])
-    return ContrastView(tokens, lens, divergence, shown.start)
+    return ContrastView(tokens, lens, divergence, positions.start)
 
 
 def contrast_at(
@@ -66,7 +59,12 @@ def contrast_at(
     candidates: Collection[int],
     alpha: float,
 ) -> tuple[str, str]:
-    """What contrasting with `candidates` does after the token at `place`: in words, and as HTML."""
+    """What contrasting with `candidates` does after the token at `place`: in words, and as HTML.
+
+    `ValueError` where the last layer or a candidate gives logits that are not finite.
+    """
+    for layer in (*candidates, max(view.lens)):
+        check_logits(view.lens[layer][place], f"the logits of layer {layer}")
     final = view.lens[max(view.lens)][place]
     result = contrast_logits(final, {i: view.lens[i][place] for i in candidates}, alpha=alpha)
     before, after = final.float().softmax(dim=-1).cpu(), result.scores.softmax(dim=-1).cpu()
@@ -79,10 +77,9 @@ def contrast_at(
         f"{kept:,} {'token is' if kept == 1 else 'tokens are'} plausible. "
         f"The first choice {f'stays {first}' if first == then else f'was {first}, now {then}'}."
     )
-    if view.left_out:
-        said += f" The first {view.left_out} tokens are left out."
+    said = f"{said} {tell_left_out(view.left_out)}".strip()
     divergence = {layer: float(bits[place]) for layer, bits in view.divergence.items()}
-    ids = torch.maximum(before, after).topk(min(BEST, len(before))).indices
+    ids = torch.maximum(before, after).topk(min(MAX_CANDIDATES, len(before))).indices
     ids = ids[before[ids].argsort(descending=True)]
     rows = [
         (name, before[i].item(), after[i].item() if plausible[i] else None)
@@ -144,44 +141,31 @@ def explore_contrast(
 
     A `picker` of layers that other widgets use too can be given; the last layer is left out.
     """
-    view = read_contrast(model, tokenizer, prompt)
+    reader = PromptReader(model, tokenizer, prompt, read_contrast)
     if picker is None:
-        picker = LayerPicker([*view.divergence], candidate_layers(model, "low"))
-    text = prompt_field(prompt)
-    token = token_slider(view.tokens)
+        picker = LayerPicker([*reader.view.divergence], candidate_layers(model, "low"))
+    token = token_slider(reader.view.tokens)
     alpha = widgets.FloatSlider(0.1, min=0, max=1, step=0.05, description="alpha")
-    said, message = widgets.HTML(), message_line()
-    drawing = widgets.HTML(layout=widgets.Layout(width="100%"))
+    said, drawing = widgets.HTML(), widgets.HTML(layout=widgets.Layout(width="100%"))
 
-    refused = False  # whether the prompt was; until another is typed, the message says why
+    def show_prompt() -> None:
+        token.unobserve(moved, "value")  # new options move the slider: draw once, after both
+        set_tokens(token, reader.view.tokens)
+        token.observe(moved, "value")
+        show()
 
-    def read(_: object) -> None:
-        nonlocal view, refused
-        with errors_shown(message, "The model reads the prompt …"):
-            refused = not readable(model, tokenizer, text.value, message)
-            if refused:
-                return
-            view = read_contrast(model, tokenizer, text.value)
-            token.unobserve(redraw, "value")  # new options move the slider: draw once, after both
-            set_tokens(token, view.tokens)
-            token.observe(redraw, "value")
-            redraw()
-
-    def redraw(_: object = None) -> None:
-        if refused:
+    def show() -> None:
+        candidates = [i for i in picker.value if i in reader.view.divergence]
+        if not candidates:
+            reader.message.value = "Pick at least one of the layers before the last."
             return
-        with errors_shown(message):
-            candidates = [i for i in picker.value if i in view.divergence]
-            if not candidates:
-                message.value = "Pick at least one of the layers before the last."
-                return
-            words, tables = contrast_at(view, tokenizer, token.value, candidates, alpha.value)
-            said.value, drawing.value = html.escape(words), tables
+        words, tables = contrast_at(reader.view, tokenizer, token.value, candidates, alpha.value)
+        said.value, drawing.value = escape(words), tables
 
-    text.observe(read, "value")
+    moved = reader.redrawing(show)
     for control in (picker, token, alpha):
-        control.observe(redraw, "value")
-    redraw()
+        control.observe(moved, "value")
+    reader.start(show_prompt, [token, said, drawing])
     sliders = widgets.HBox([token, alpha], layout=widgets.Layout(flex_flow="row wrap"))
     does = "pick the layers to contrast with; see which is taken, and what changes"
-    return Explorer([text, picker, sliders, message, said, drawing], does)
+    return Explorer([reader.field, picker, sliders, reader.message, said, drawing], does)

@@ -1,20 +1,22 @@
-"""The decoding stepper of lesson 03."""
+"""The decoding stepper: the next token, chosen by hand or by a strategy."""
 
 from __future__ import annotations
 
-import html
 import math
+from collections.abc import Callable
+from typing import Any
 
 import ipywidgets as widgets
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from tutorial_utils.decoding import encode, filter_logits, token_strings
+from tutorial_utils.decoding import filter_logits, token_strings
 from tutorial_utils.draw.html import MONO, PALE, number, probability, visible
 from tutorial_utils.lessons.decoding.steps import Continuation, continue_prompt
-from tutorial_utils.lessons.explorer import Explorer, errors_shown, message_line, tell_mistake
+from tutorial_utils.lessons.explorer import Explorer, errors_shown, escape, message_line
+from tutorial_utils.lessons.prompt import explain_if_unreadable, prompt_field
 
-STRATEGIES = {
+STRATEGIES: dict[str, dict[str, Any]] = {
     "greedy": {"top_k": 1},
     "sample from all": {},
     "sample, temperature 0.7": {"temperature": 0.7},
@@ -40,14 +42,14 @@ def step_decoding(
 class _Stepper:
     """The controls of `step_decoding`; `steps` has a `Continuation` for each length of the text."""
 
-    def __init__(self, model, tokenizer, prompt, k) -> None:
+    def __init__(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: str, k: int
+    ) -> None:
         self.model, self.tokenizer = model, tokenizer
         self.chosen: list[int] = []
         self.steps: list[Continuation] = []
-        wide = {"layout": {"width": "100%", "max_width": "760px"}}
-        self.prompt = widgets.Text(
-            value=prompt, description="Prompt", continuous_update=False, **wide
-        )
+        self.best: list[int] = []  # the ids of the candidates
+        self.prompt = prompt_field(prompt, width="min(100%, 760px)")
         self.strategy = widgets.Dropdown(options=list(STRATEGIES), description="Strategy")
         self.one = self.button("Choose one", "let the strategy choose the next token", self.go)
         self.ten = self.button("Choose ten", "let it choose ten tokens", lambda: self.go(10))
@@ -57,14 +59,14 @@ class _Stepper:
         self.rows = [self.candidate(place) for place in range(k)]
         buttons = [self.strategy, self.one, self.ten, self.back, self.again]
         wrap = widgets.Layout(flex_flow="row wrap", max_width="100%")
-        table = widgets.VBox([row for _, _, _, row in self.rows])
+        self.table = widgets.VBox([row for _, _, _, row in self.rows])
         controls = widgets.HBox(buttons, layout=wrap)
-        self.parts = [self.prompt, self.text, table, controls, self.message]
+        self.parts = [self.prompt, self.text, self.table, controls, self.message]
         self.prompt.observe(lambda _: self.restart(), "value")
         self.strategy.observe(lambda _: self.redraw(), "value")
         self.restart()
 
-    def button(self, name, tooltip, action) -> widgets.Button:
+    def button(self, name: str, tooltip: str, action: Callable[[], None]) -> widgets.Button:
         button = widgets.Button(description=name, tooltip=tooltip, layout={"width": "110px"})
         button.on_click(lambda _: action())
         return button
@@ -81,13 +83,12 @@ class _Stepper:
         self.chosen, self.steps = [], []
         self.generator = torch.Generator().manual_seed(0)
         with errors_shown(self.message, "The model reads the prompt …"):
+            prompt, message = self.prompt.value, self.message
             try:
-                encode(self.model, self.tokenizer, self.prompt.value)
-            except ValueError as error:  # empty or too long
-                tell_mistake(self.message, error)
-            else:
-                self.steps.append(self.read())
-            self.show()
+                if explain_if_unreadable(self.model, self.tokenizer, prompt, message):
+                    self.steps.append(self.read())
+            finally:
+                self.show()  # nothing, where the prompt could not be read
 
     def read(self) -> Continuation:
         return continue_prompt(self.model, self.tokenizer, self.prompt.value, self.chosen)
@@ -134,6 +135,7 @@ class _Stepper:
         for button in (self.one, self.ten, *(row[0] for row in self.rows)):
             button.disabled = not open_ended
         self.back.disabled = not self.chosen
+        self.table.layout.visibility = None if self.steps else "hidden"
         if not self.steps:
             self.text.value = ""
             return
@@ -145,8 +147,8 @@ class _Stepper:
         left = filter_logits(step.logits, **STRATEGIES[self.strategy.value]).isfinite()
         best = probs.topk(min(len(self.rows), len(probs)))
         self.best = best.indices.tolist()
-        names = token_strings(self.tokenizer, self.best)
-        for (button, bar, told, _), name, token_id in zip(self.rows, names, self.best):
+        tokens = zip(token_strings(self.tokenizer, self.best), self.best, strict=True)
+        for (button, bar, told, _), (name, token_id) in zip(self.rows, tokens, strict=False):
             prob = probs[token_id].item()
             button.description = visible(name)
             bar.value = prob
@@ -160,12 +162,12 @@ def continuation_html(prompt: str, tokens: list[str], step: Continuation) -> str
     """The text so far, each new token in a box, and the probability of all of them together."""
     boxes = "".join(
         f'<wbr/><span style="background:{PALE[i % len(PALE)]};color:black;'
-        f'border-radius:3px;padding:1px 2px;margin:0 1px">{html.escape(visible(token, 40))}</span>'
+        f'border-radius:3px;padding:1px 2px;margin:0 1px">{escape(visible(token, 40))}</span>'
         for i, token in enumerate(tokens)
     )
     total = step.log_probs.sum().item()
     told = f"<b>{len(tokens)}</b> new {'token' if len(tokens) == 1 else 'tokens'}. "
     told += "Probability of all of them: "
     told += f"<b>{number(math.exp(total))}</b> (log-probability {total:.2f})."
-    text = f'<div style="{MONO};line-height:1.8;white-space:pre-wrap">{html.escape(prompt)}{boxes}'
+    text = f'<div style="{MONO};line-height:1.8;white-space:pre-wrap">{escape(prompt)}{boxes}'
     return f"{text}</div><div>{told if tokens else 'No new token yet.'}</div>"

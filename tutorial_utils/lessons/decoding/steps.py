@@ -1,4 +1,4 @@
-"""What the explorers of lessons 01 to 03 show of tokens and of the choice between them."""
+"""A prompt with tokens chosen after it, and what may come next."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tutorial_utils.decoding import encode, forward_pass, token_strings
+from tutorial_utils.lessons.explorer import check_logits
 
 
 class Continuation(NamedTuple):
@@ -27,9 +28,10 @@ def continue_prompt(
     prompt: str,
     chosen: Sequence[int] = (),
 ) -> Continuation:
-    """`prompt` followed by the token ids `chosen`, in one forward pass. By hand: lesson 03.
+    """`prompt` followed by the token ids `chosen`, in one forward pass.
 
-    Errors as in `encode`, and `ValueError` where prompt and tokens exceed the model's context.
+    By hand: the lesson on next-token decoding. Errors as in `encode`, and `ValueError` where prompt and tokens exceed the model's context, or
+    its logits are not finite.
     """
     inputs = encode(model, tokenizer, prompt)
     new = torch.tensor([list(chosen)], dtype=torch.long, device=model.device)  # (1, new tokens)
@@ -43,6 +45,7 @@ def continue_prompt(
     count = new.shape[1] + 1  # the last position of the prompt, and each new token
     outputs = forward_pass(model, ids, torch.ones_like(ids), use_cache=False, logits_to_keep=count)
     logits = outputs.logits[0, -count:].float()  # (new tokens + 1, vocab)
+    check_logits(logits, "the model's logits")
     log_probs = logits[:-1].log_softmax(dim=-1).gather(-1, new[0, :, None])[:, 0]
     ends = model.generation_config.eos_token_id
     ends = ends if isinstance(ends, (list, tuple)) else [ends]

@@ -10,10 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from tutorial_utils.draw.figures import as_array, drawable, new_figure
+from tutorial_utils.draw.figures import MARKERS, add_legend, checked_finite, new_figure
 from tutorial_utils.draw.html import OKABE_ITO
 
-MARKERS, HATCHES = "osD^vP", ["", "//", "..", "xx", "\\\\", "oo"]  # not by colour alone
+HATCHES = ["", "//", "..", "xx", "\\\\", "oo"]  # nothing is told apart by colour alone
 
 
 def plot_answers_by_layer(
@@ -29,19 +29,18 @@ def plot_answers_by_layer(
     """
     if len(names) > len(OKABE_ITO):
         raise ValueError(f"{len(names)} prompts are too many to tell apart: give at most 6")
-    probs, ranks = _checked(probs, len(names)), _checked(ranks, len(names))
+    shares, places = _checked(probs, len(names)), _checked(ranks, len(names))
     figure = new_figure(3.3, title)
     left, right = figure.subplots(1, 2)
     for i in range(len(names)):
-        look = {"color": OKABE_ITO[i], "marker": MARKERS[i], "markersize": 5}
-        left.plot(probs[:, i], **look)
-        right.plot(ranks[:, i], **look)
+        for axes, values in ((left, shares), (right, places)):
+            axes.plot(values[:, i], color=OKABE_ITO[i], marker=MARKERS[i], markersize=5)
     left.set(ylabel="probability of the answer", ylim=(-0.03, 1.03))
     right.set(ylabel="rank of the answer (log scale)", yscale="log")
-    right.set_ylim(max(10, ranks.max()) * 1.2, 0.85)
+    right.set_ylim(max(10.0, float(places.max())) * 1.2, 0.85)
     right.yaxis.set_major_formatter("{x:g}")
     _name_layers(left, right)
-    _name_parts(figure, left.lines, names, loc="outside lower center", ncols=len(names))
+    add_legend(figure, left.lines, names, loc="outside lower center", ncols=len(names))
     return figure
 
 
@@ -65,15 +64,15 @@ def plot_answer_layers(
         if wrong:
             raise ValueError(f"layer {wrong[0]} of {kind!r} is not one of 0 to {last}, or -1")
         height = torch.stack([(numbers == column).sum() for column in columns])
-        look = {"color": color, "hatch": hatch, "edgecolor": "white"}
-        axes.bar(places, height.numpy(), bottom=bottom.numpy(), **look)
-        bottom += height
+        counts, below = height.numpy(), bottom.numpy()
+        axes.bar(places, counts, bottom=below, color=color, hatch=hatch, edgecolor="white")
+        bottom = bottom + height
     step = -(-len(columns) // 20)
     axes.set_xticks([*places[:-1:step], places[-1]], [*range(0, last + 1, step), "never"])
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set(xlabel="first layer at which the answer is first choice", ylabel="prompts")
     axes.spines[["top", "right"]].set_visible(False)
-    _name_parts(figure, axes.containers, list(layers), loc="outside right upper")
+    add_legend(figure, axes.containers, list(layers), loc="outside right upper")
     return figure
 
 
@@ -86,10 +85,7 @@ def plot_spread_by_layer(
     figure = new_figure(2.9, title)
     panels = figure.subplots(1, len(values), squeeze=False)[0]
     for axes, (label, each) in zip(panels, values.items(), strict=True):
-        quartiles = torch.from_numpy(_checked(each)).quantile(
-            torch.tensor([0.25, 0.5, 0.75]), dim=1
-        )
-        low, middle, high = quartiles.numpy()
+        low, middle, high = np.quantile(_checked(each), [0.25, 0.5, 0.75], axis=1)
         axes.fill_between(range(len(low)), low, high, color=OKABE_ITO[0], alpha=0.5)
         axes.plot(middle, marker="o", color=OKABE_ITO[4])
         axes.set(ylabel=label, ylim=(min(0, low.min()), None))
@@ -98,17 +94,11 @@ def plot_spread_by_layer(
 
 
 def _checked(values: torch.Tensor, prompts: int | None = None) -> np.ndarray:
-    values = as_array(values)
-    if values.ndim != 2 or not values.size or prompts not in (None, values.shape[1]):
+    checked = checked_finite(values)
+    if checked.ndim != 2 or not checked.size or prompts not in (None, checked.shape[1]):
         named = "" if prompts is None else f" with {prompts} prompts, one for each name"
-        raise ValueError(f"values must be (layers, prompts){named}, not {values.shape}")
-    return values
-
-
-def _name_parts(figure: Figure, parts: Sequence, names: Sequence[str], **place: object) -> None:
-    legend = figure.legend(parts, [""] * len(names), frameon=False, **place)
-    for text, name in zip(legend.get_texts(), names, strict=True):  # a name may start with "_"
-        text.set(text=drawable(name), parse_math=False)
+        raise ValueError(f"values must be (layers, prompts){named}, not {checked.shape}")
+    return checked
 
 
 def _name_layers(*panels: Axes) -> None:

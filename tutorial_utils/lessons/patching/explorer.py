@@ -1,8 +1,7 @@
-"""The steering explorer of lesson 07: a skin over `sample_steered`."""
+"""The steering explorer: what `sample_steered` gives for the layers and the strength picked."""
 
 from __future__ import annotations
 
-import html
 from collections.abc import Callable, Mapping, Sequence
 from time import perf_counter
 
@@ -15,9 +14,10 @@ from tutorial_utils.lessons.explorer import (
     Explorer,
     LayerPicker,
     errors_shown,
+    escape,
     message_line,
-    tell_mistake,
 )
+from tutorial_utils.lessons.prompt import check_text, prompt_field, tell_mistake
 from tutorial_utils.steering import Samples, sample_steered
 
 
@@ -33,13 +33,13 @@ def steering_table(
     `describe` gives a word or two about a text, such as its mood, to stand beside the loss. `title`
     stands above the steered texts. Rows are equally high, for up to three lines of text.
     """
-    look = "text-align: left; vertical-align: top; line-height: 1.4; padding: 2px 16px 2px 4px"
+    style = "text-align: left; vertical-align: top; line-height: 1.4; padding: 2px 16px 2px 4px"
 
     def cell(text: str, loss: float) -> str:
-        about = f"{html.escape(describe(text))}, " if describe else ""
+        about = f"{escape(describe(text))}, " if describe else ""
         return (
-            f'<td style="{look}; height: 5.8em">'
-            f"{html.escape(text.strip()) or '(nothing)'}<br>"
+            f'<td style="{style}; height: 5.8em">'
+            f"{escape(text.strip()) or '(nothing)'}<br>"
             f"<small>{about}loss {loss:.2f} nats per token</small></td>"
         )
 
@@ -49,13 +49,13 @@ def steering_table(
         strict=True,
     )
     body = "".join(f"<tr>{cell(*left)}{cell(*right)}</tr>" for left, right in rows)
-    names = ("without", html.escape(title))
-    head = "".join(f'<th style="{look}">{name}</th>' for name in names)
+    names = ("without", escape(title))
+    head = "".join(f'<th style="{style}">{name}</th>' for name in names)
     return f'<table style="width: 100%; table-layout: fixed"><tr>{head}</tr>{body}</table>'
 
 
 STORIES = 3
-SOON = 0.3  # seconds; a text that takes less comes before one has read that it is being written
+SHOW_BUSY_AFTER_S = 0.3  # show "The model writes …" only if the last generation took longer
 
 
 def explore_steering(
@@ -78,20 +78,18 @@ def explore_steering(
     strength = widgets.FloatSlider(
         value=2, min=-6, max=6, step=0.5, description="Strength", continuous_update=False
     )
-    wide = widgets.Layout(width="100%", max_width="420px")
-    start = widgets.Text(
-        value=prompt, description="Beginning", continuous_update=False, layout=wide
-    )
+    start = prompt_field(prompt, "Beginning", "min(100%, 420px)")
     message, table = message_line(), widgets.HTML(layout=widgets.Layout(width="100%"))
-    took = SOON  # the last time that the model wrote
-    made: dict[tuple, Samples] = {}  # a text that was made once is shown at once
+    took = SHOW_BUSY_AFTER_S  # seconds, the last time that the model wrote
+    made: dict[tuple, Samples] = {}  # by beginning, layers and strength
 
     def sample(layers: tuple[int, ...], by: float) -> Samples:
         nonlocal took
         if not set(layers) <= set(directions):
             raise ValueError(f"layers {layers} are picked; directions are for {[*directions]}")
-        key = (start.value, layers, by) if layers and by else start.value
+        key = (start.value, layers, by) if layers and by else (start.value,)
         if key not in made:
+            check_text(start.value)
             encode(model, tokenizer, start.value)  # its errors speak of one prompt, not of three
             begun = perf_counter()
             chosen = {layer: directions[layer] for layer in layers if by}
@@ -101,7 +99,8 @@ def explore_steering(
         return made[key]
 
     def redraw(_: object = None) -> None:
-        with errors_shown(message, "The model writes …" if took >= SOON else ""):
+        busy = "The model writes …" if took >= SHOW_BUSY_AFTER_S else ""
+        with errors_shown(message, busy, [table]):
             if not start.value:
                 message.value = "Type the beginning of a story."
                 return
@@ -114,8 +113,8 @@ def explore_steering(
             title = tell_steering(picker.value, strength.value)
             table.value = steering_table(without, steered, describe, title=title)
 
-    for control, trait in ((picker, "value"), (strength, "value"), (start, "value")):
-        control.observe(redraw, trait)
+    for control in (picker, strength, start):
+        control.observe(redraw, "value")
     redraw()
     controls = widgets.VBox([start, strength, message])
     parts = [widgets.VBox([picker, controls]), table]

@@ -1,10 +1,10 @@
-"""The softmax explorer of lesson 02."""
+"""The softmax explorer: what temperature and filters leave to draw from."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import ipywidgets as widgets
 import torch
@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from tutorial_utils.decoding import filter_logits, token_strings
 from tutorial_utils.draw.html import OKABE_ITO, BarRow, bar_table, probability, visible
-from tutorial_utils.lessons.explorer import Explorer, errors_shown, message_line
+from tutorial_utils.lessons.explorer import Explorer, check_logits, errors_shown, message_line
 
 
 def choice_html(
@@ -50,14 +50,16 @@ class FilteredChoice(NamedTuple):
     bits: float  # entropy of `probs`
 
 
-def filtered_choice(logits: torch.Tensor, **settings: float | int | None) -> FilteredChoice:
+def filtered_choice(logits: torch.Tensor, **settings: Any) -> FilteredChoice:
     """What is left to draw from after `filter_logits(logits, **settings)`, logits `(vocab,)`.
 
     Takes the settings of `filter_logits`, with its errors. `mass` counts the probabilities as they
-    were before anything was cut off; `bits` is -sum(p log2 p) of what is left.
+    were before anything was cut off; `bits` is -sum(p log2 p) of what is left. Logits that are not
+    finite are a `ValueError`, but for -inf, which rules a token out.
     """
     if logits.ndim != 1:
         raise ValueError(f"logits must be one row, (vocab,), not {tuple(logits.shape)}")
+    check_logits(logits, "the logits")
     filtered = filter_logits(logits, **settings)
     kept = filtered.isfinite()
     probs = filtered.softmax(dim=-1)
@@ -76,8 +78,10 @@ def explore_softmax(
     """
     if not logits:
         raise ValueError("there are no logits: give at least one {prompt: logits (vocab,)}")
-    layout = {"width": "440px", "max_width": "100%"}
-    wide = {"style": {"description_width": "130px"}, "layout": layout}
+    wide = {
+        "style": {"description_width": "130px"},
+        "layout": {"width": "440px", "max_width": "100%"},
+    }
     prompt = widgets.Dropdown(options=list(logits), description="Prompt", **wide)
     temperature = widgets.FloatLogSlider(
         value=1.0, min=-1, max=1, step=0.05, readout_format=".2f", description="Temperature", **wide
@@ -95,7 +99,7 @@ def explore_softmax(
     resting = [slider.value for slider in sliders]
 
     def redraw(_: object = None) -> None:
-        with errors_shown(message):
+        with errors_shown(message, drawings=[told, bars]):
             row = logits[prompt.value].detach().float().cpu()
             choice = filtered_choice(
                 row,

@@ -1,9 +1,10 @@
-"""The figure of the first lesson: from a prompt to the next token."""
+"""The way from a prompt to the next token in one figure."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from matplotlib.figure import Figure
 from transformers import PreTrainedTokenizerBase
@@ -15,10 +16,10 @@ from tutorial_utils.draw.figures import (
     checked_probs,
     draw_bars,
     draw_boxes,
-    draw_heatmap,
     longest_label,
     new_figure,
 )
+from tutorial_utils.draw.heatmaps import draw_heatmap
 from tutorial_utils.draw.html import OKABE_ITO
 
 
@@ -35,20 +36,20 @@ def plot_pipeline(
 
     `tokens` and `ids` `(seq,)`, `norms` `(layers, seq)`, `probs` `(vocab,)` at the last token.
     """
-    norms, rows = as_array(norms), box_rows(tokens, ids)
+    values, rows = as_array(norms), box_rows(tokens, ids)
     best = top_tokens(checked_probs(probs), tokenizer, 6)
     steps = [
         "each token has a number, its id",
-        f"each id picks a row of the embedding, layer 0; layers 1 to {len(norms) - 1} add to it",
+        f"each id picks a row of the embedding, layer 0; layers 1 to {len(values) - 1} add to it",
         "final norm, unembedding and softmax, at the last token",
     ]
-    boxes, cells = 0.36 * len(rows), max(1, min(0.16 * len(norms), 4))
+    boxes, cells = 0.36 * len(rows), max(1, min(0.16 * len(values), 4))
     heights = [boxes, 0.36, boxes, 0.36, cells + 0.8 + longest_label(tokens), 0.36, 2.2]
     figure = new_figure(sum(heights), title)
-    parts = figure.subfigures(len(heights), 1, height_ratios=heights)
-    draw_boxes(parts[0], [[(text, "", *place) for text, _, *place in row] for row in rows])
-    draw_boxes(parts[2], [[(name, "", *place) for _, name, *place in row] for row in rows])
-    draw_heatmap(parts[4], norms, tokens, None, "norm (log scale)", None, True)
+    parts = np.array(figure.subfigures(len(heights), 1, height_ratios=heights))
+    draw_boxes(parts[0], [[box._replace(name="") for box in row] for row in rows])
+    draw_boxes(parts[2], [[box._replace(name="", text=box.name) for box in row] for row in rows])
+    draw_heatmap(parts[4], values, tokens, label="norm (log scale)", log=True)
     draw_bars(parts[6], best)
     for part, step in zip(parts[1::2], steps, strict=True):
         axes = part.add_axes((0, 0, 1, 1))

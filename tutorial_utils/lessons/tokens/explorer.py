@@ -1,4 +1,4 @@
-"""The tokenizer explorer of lesson 01."""
+"""The token explorer: what a tokenizer makes of a text, with ids and bytes."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from transformers import PreTrainedTokenizerBase
 from tutorial_utils.decoding import BYTE_OF_SYMBOL, token_strings
 from tutorial_utils.draw.html import MONO, PALE, visible
 from tutorial_utils.lessons.explorer import Explorer, errors_shown, message_line
+from tutorial_utils.lessons.prompt import check_text, tell_mistake
 
-MOST_TOKENS = 400  # more boxes than that are slow to lay out, and nobody reads them
+MAX_BOXES = 400  # more are slow to lay out, and nobody reads them
 
 
 def tokens_html(rows: Sequence[TokenRow]) -> str:
     """A coloured box for each token: its text, its id, its bytes in hexadecimal."""
     boxes = []
-    for place, row in enumerate(rows[:MOST_TOKENS]):
+    for place, row in enumerate(rows[:MAX_BOXES]):
         color = PALE[place % len(PALE)]
         edge = "2px dashed" if row.special else "1px solid"
         raw = "special" if row.special else row.raw.hex(" ").upper()
@@ -32,10 +33,10 @@ def tokens_html(rows: Sequence[TokenRow]) -> str:
             f'<div style="padding:0 4px">{row.token_id}</div>'
             f'<div style="padding:0 4px;font-size:10px">{raw}</div></div>'
         )
-    left = len(rows) - MOST_TOKENS
+    left = len(rows) - MAX_BOXES
     more = f"<div>… and {left:,} tokens more</div>" if left > 0 else ""
-    place = "display:flex;flex-wrap:wrap;gap:4px;line-height:1.5;align-items:flex-start"
-    return f'<div style="{place};{MONO}">{"".join(boxes)}{more}</div>'
+    lines = "display:flex;flex-wrap:wrap;gap:4px;line-height:1.5;align-items:flex-start"
+    return f'<div style="{lines};{MONO}">{"".join(boxes)}{more}</div>'
 
 
 class TokenRow(NamedTuple):
@@ -48,10 +49,12 @@ class TokenRow(NamedTuple):
 
 
 def token_rows(tokenizer: PreTrainedTokenizerBase, text: str) -> list[TokenRow]:
-    """The tokens that the tokenizer makes of `text`, those that it adds of its own accord too.
+    """The tokens that the tokenizer makes of `text`, with those that it adds by itself.
 
     In a byte-level vocabulary the `raw` of all rows, put together, are the UTF-8 bytes of `text`.
+    Half of a surrogate pair is a `ValueError`.
     """
+    check_text(text)
     ids = tokenizer(text, verbose=False)["input_ids"]
     special = set(tokenizer.all_special_ids)
     return [
@@ -61,7 +64,7 @@ def token_rows(tokenizer: PreTrainedTokenizerBase, text: str) -> list[TokenRow]:
 
 
 def _raw(tokenizer: PreTrainedTokenizerBase, token_id: int, shown: str) -> bytes:
-    token = tokenizer.convert_ids_to_tokens(token_id)
+    token = str(tokenizer.convert_ids_to_tokens(token_id))
     if re.fullmatch("<0x[0-9A-F]{2}>", token):  # SentencePiece's spelling of a single byte
         return bytes([int(token[3:5], 16)])
     if "\N{REPLACEMENT CHARACTER}" in tokenizer.decode([token_id]):
@@ -81,8 +84,12 @@ def explore_tokens(tokenizer: PreTrainedTokenizerBase, text: str = "A café 🙂
     counts, boxes, message = widgets.HTML(), widgets.HTML(), message_line()
 
     def redraw(_: object = None) -> None:
-        with errors_shown(message):
-            rows = token_rows(tokenizer, typed.value)
+        with errors_shown(message, drawings=[counts, boxes]):
+            try:
+                rows = token_rows(tokenizer, typed.value)
+            except ValueError as error:
+                tell_mistake(message, error)
+                return
             counts.value = count_tokens(typed.value, rows)
             boxes.value = tokens_html(rows)
 
@@ -99,7 +106,7 @@ def count_tokens(text: str, rows: list[TokenRow]) -> str:
     counts = {
         "words": len(text.split()),
         "characters": len(text),
-        "bytes": len(text.encode(errors="surrogatepass")),
+        "bytes": len(text.encode()),
         "tokens": len(rows),
     }
     line = " · ".join(f"<b>{count:,}</b> {name}" for name, count in counts.items())

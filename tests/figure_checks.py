@@ -1,0 +1,56 @@
+"""What the tests of figures look at: the texts, the picture, whether all of it is inside."""
+
+from __future__ import annotations
+
+import base64
+
+import torch
+from matplotlib.axis import Axis
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+
+VOCAB = 398
+TOKENS = ["<|begin_of_text|>", "Trump", " works", " at", " McDonald", "'s", "."]
+IDS = [0, 322, 315, 303, 311, 280, 15]
+
+
+def random_probs(seed: int = 0) -> torch.Tensor:
+    logits = torch.randn(VOCAB, generator=torch.Generator().manual_seed(seed)) * 2
+    return logits.softmax(dim=-1)
+
+
+def random_values(layers: int, seq: int) -> torch.Tensor:
+    return torch.rand(layers, seq, generator=torch.Generator().manual_seed(0)) + 0.1
+
+
+def words(figure: Figure) -> list[str]:
+    """All texts with their sizes checked: none below 9 points, none read as mathematics."""
+    found = [text for text in figure.findobj(Text) if text.get_text() and text.get_visible()]
+    assert all(text.get_fontsize() >= 9 for text in found)
+    assert not any(text.get_parse_math() for text in found if "$" in text.get_text())
+    return [text.get_text() for text in found]
+
+
+def labels(axis: Axis) -> list[str]:
+    return [label.get_text() for label in axis.get_ticklabels()]
+
+
+def drawn(figure: Figure) -> FigureCanvasAgg:
+    figure.draw_without_rendering()
+    return FigureCanvasAgg(figure).get_renderer()
+
+
+def looks_right(figure: Figure) -> bool:
+    """It can be drawn, is not too large a picture, and nothing sticks out of it or its parts."""
+    assert isinstance(figure, Figure)
+    picture = base64.b64decode(figure._repr_mimebundle_()[0]["image/png"])
+    assert len(picture) < 200_000
+    assert int.from_bytes(picture[16:20], "big") <= 810  # the width in a PNG's header
+    renderer = drawn(figure)
+    boxes = [(figure.get_tightbbox(renderer).extents * figure.dpi, figure.bbox.extents)]
+    boxes += [(part.get_tightbbox(renderer).extents, part.bbox.extents) for part in figure.subfigs]
+    for box, edge in boxes:
+        assert (box[:2] > edge[:2] - 2).all(), (box, edge)
+        assert (box[2:] < edge[2:] + 2).all(), (box, edge)
+    return True

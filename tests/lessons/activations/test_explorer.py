@@ -1,0 +1,74 @@
+"""The activation explorer: each view is what its function gives for the picked layers and token."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from explorer_parts import find, shown
+from tutorial_utils import encode, read_activations, token_strings
+from tutorial_utils.draw.html import GREY
+from tutorial_utils.lessons.activations.explorer import explore_activations
+from tutorial_utils.lessons.explorer import LayerPicker
+from tutorial_utils.measures import largest_coordinates, layer_similarity
+
+
+@pytest.fixture(scope="module")
+def recorded(tiny):
+    model, tokenizer = tiny
+    inputs = encode(model, tokenizer, "Anna has the red ball.")
+    tokens = token_strings(tokenizer, inputs["input_ids"][0])
+    return read_activations(model, **inputs), tokens
+
+
+def test_every_view_follows_layers_and_token(recorded):
+    explorer = explore_activations(*recorded)
+    explorer.children[0].value = (1, 3)
+    find(explorer, "Token").value = 2
+    find(explorer, "View").value = "largest coordinates"
+    places, values = largest_coordinates(recorded[0], (1, 3), position=2)
+    assert f"{places[0, 0]}: {values[0, 0]:.3g}" in shown(explorer)
+    find(explorer, "View").value = "similarity between layers"
+    assert f"{layer_similarity(recorded[0], (1, 3), position=2)[0, 1]:.2f}" in shown(explorer)
+    find(explorer, "View").value = "distance from the layer before"
+    assert "1 → 3" in shown(explorer)
+    before = shown(explorer).count("<th scope")
+    find(explorer, "Leave the first token out").value = False
+    assert shown(explorer).count("<th scope") == before + 1
+
+
+def test_too_few_layers_is_a_hint_and_shows_no_other_layers(recorded):
+    explorer = explore_activations(*recorded)
+    find(explorer, "None").click()
+    assert "Pick 1 layers or more" in shown(explorer) and "<table" not in shown(explorer)
+    find(explorer, "View").value = "similarity between layers"
+    find(explorer, "2").value = True
+    assert "Pick 2 layers or more" in shown(explorer)
+    find(explorer, "3").value = True
+    assert "Pick" not in shown(explorer).replace("Picked", "") and "<table" in shown(explorer)
+
+
+def test_one_picker_serves_two_widgets(recorded):
+    picker = LayerPicker(list(recorded[0]))
+    two = [explore_activations(*recorded, picker) for _ in range(2)]
+    picker.value = (1, 2)
+    assert all("layer 2" in shown(w) and "layer 3" not in shown(w) for w in two)
+
+
+@pytest.mark.parametrize(
+    ("view", "said", "grey"),
+    [
+        ("norms", "nan", 1),
+        ("distance from the layer before", "nan", 2),  # from it, and to it
+        ("similarity between layers", "nan", 9),  # a row and a column of five
+        ("largest coordinates", ": nan", 6),
+    ],
+)
+def test_activations_that_are_not_finite_are_seen_in_every_view(recorded, view, said, grey):
+    activations = {i: stream.clone() for i, stream in recorded[0].items()}
+    activations[2][0, 3] = torch.nan
+    explorer = explore_activations(activations, recorded[1])
+    find(explorer, "Token").value = 3
+    find(explorer, "View").value = view
+    cells = [cell for cell in shown(explorer).split("<td ") if GREY in cell]
+    assert len(cells) == grey and all(f"{said}</span>" in cell for cell in cells)

@@ -1,0 +1,52 @@
+"""The figure of the way from a prompt to the next token."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.patches import Rectangle
+
+from figure_checks import IDS, TOKENS, looks_right, random_probs, random_values, words
+from tiny_models import llama_tokenizer
+from tutorial_utils.lessons.start import plot_pipeline
+
+pytestmark = pytest.mark.filterwarnings(
+    "error::UserWarning", "error::RuntimeWarning", "ignore::DeprecationWarning"
+)
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return llama_tokenizer()
+
+
+@pytest.mark.parametrize(("layers", "times"), [(2, 1), (33, 8)])
+def test_the_pipeline_shows_all_its_parts(tokenizer, layers, times):
+    tokens, ids, probs = TOKENS * times, IDS * times, random_probs()
+    norms = random_values(layers, len(tokens))
+    norms[1, 2] = torch.nan
+    figure = plot_pipeline(tokens, torch.tensor(ids), norms, probs, tokenizer, title="All of it")
+    parts = [part.axes[0] for part in figure.subfigs]
+    assert len(parts[0].patches) == len(parts[2].patches) == len(tokens)
+    places = [[(box.get_x(), box.get_y()) for box in part.patches] for part in (parts[0], parts[2])]
+    assert places[0] == places[1]  # an id stands below its token
+    assert {text.get_text() for text in parts[2].texts} >= {str(token_id) for token_id in ids}
+    image = parts[4].images[0].get_array()
+    np.testing.assert_array_equal(image.filled(np.nan), norms.numpy())  # a nan stays grey
+    bars = [bar.get_width() for bar in parts[6].patches if isinstance(bar, Rectangle)]
+    assert bars == probs.topk(6).values.tolist()
+    assert [len(part.texts) for part in (parts[1], parts[3], parts[5])] == [2, 2, 2]  # arrows
+    assert figure.get_suptitle() == "All of it"
+    assert looks_right(figure) and words(figure)
+
+
+@pytest.mark.parametrize("norms", [[1, 2], [[1, 2, 3]] * 2, [[]]])
+def test_norms_of_another_shape_are_refused(tokenizer, norms):
+    with pytest.raises(ValueError, match=r"must be \(layers, seq\), here"):
+        plot_pipeline(["a", "b"], [1, 2], norms, random_probs(), tokenizer)
+
+
+def test_tensors_of_any_dtype_are_taken(tokenizer):
+    norms, probs = random_values(2, 2).bfloat16().requires_grad_(), random_probs().double()
+    assert plot_pipeline(["a", "b"], [1, 2], norms, probs, tokenizer)

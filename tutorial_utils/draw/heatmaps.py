@@ -1,0 +1,132 @@
+"""Heatmaps of layers: tensors in, a matplotlib Figure out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.ticker import LogLocator
+
+from tutorial_utils.draw.figures import (
+    CHARACTER,
+    WIDTH,
+    as_array,
+    longest_label,
+    name_columns,
+    new_figure,
+    token_label,
+    write,
+)
+from tutorial_utils.draw.html import GREY, ink_on
+
+
+def plot_layer_token_heatmap(
+    values: torch.Tensor,
+    tokens: Sequence[str],
+    *,
+    layers: Sequence[int] | None = None,
+    title: str = "One value for each layer and token",
+    label: str = "value",
+    text: Sequence[Sequence[str | float]] | None = None,
+    log: bool = False,
+) -> Figure:
+    """A heatmap of `values` `(layers, seq)`, layer 0 at the bottom, one column for each token.
+
+    `layers` are the numbers of the rows, 0 and up by default. `label` says what the colours mean.
+    `text` `(layers, seq)`, strings or numbers, is written into the cells. `log` spreads the colours
+    over powers of ten, for when a few values are far above the rest; 0 and below is grey then. A
+    cell whose value is not finite is grey, and has no text but that.
+    """
+    rows = as_array(values)
+    # A cell with text has room for 5 characters: the figure grows where that takes more width.
+    width = WIDTH if text is None else max(WIDTH, 1.6 + 0.42 * len(tokens))
+    height = max(1, min((0.2 if text is None else 0.26) * len(rows), 9))
+    figure = new_figure(height + 0.8 + longest_label(tokens), title, width)
+    draw_heatmap(figure, rows, tokens, layers=layers, label=label, text=text, log=log)
+    return figure
+
+
+def plot_similarity(
+    similarity: torch.Tensor,
+    layers: Sequence[int] | None = None,
+    *,
+    title: str = "Cosine similarity of layers at the last token",
+) -> Figure:
+    """A square heatmap of `(layers, layers)` similarities from -1 to 1, layer 0 at the bottom left.
+
+    `layers` are the numbers of rows and columns, 0 and up by default.
+    """
+    values = as_array(similarity)
+    layers = [*(range(len(values)) if layers is None else layers)]
+    if values.shape != (len(layers), len(layers)) or not layers:
+        raise ValueError(
+            f"similarity must be (layers, layers), here {(len(layers),) * 2}, not {values.shape}"
+        )
+    figure = new_figure(4.2, title, 5.5)
+    axes = figure.add_subplot()
+    least = min(0, values[np.isfinite(values)].min(initial=0))
+    image = axes.imshow(values, origin="lower", cmap="cividis", vmin=least, vmax=1)
+    places = range(0, len(layers), -(-len(layers) // 17))
+    axes.set_xticks(places, [str(layers[i]) for i in places], fontsize=9)
+    axes.set_yticks(places, [str(layers[i]) for i in places], fontsize=9)
+    axes.set(xlabel="layer", ylabel="layer")
+    _mark_not_finite(axes, values, int(3.8 / len(layers) / (9 * CHARACTER)))
+    figure.colorbar(image, ax=axes, label="cosine similarity", pad=0.02)
+    return figure
+
+
+def draw_heatmap(
+    figure: Figure | SubFigure,
+    values: np.ndarray,
+    tokens: Sequence[str],
+    *,
+    layers: Sequence[int] | None = None,
+    label: str,
+    text: Sequence[Sequence[str | float]] | None = None,
+    log: bool = False,
+) -> None:
+    """The heatmap of `plot_layer_token_heatmap`, which says what each argument is."""
+    text = [] if text is None else text
+    layers = [*(range(len(values)) if layers is None else layers)]
+    shape = (len(layers), len(tokens))
+    wrong = {values.shape, *((len(text), len(row)) for row in text)} - {shape}
+    if wrong or not values.size:
+        raise ValueError(f"values and text must be (layers, seq), here {shape}, not {wrong or ''}")
+    axes = figure.add_subplot()
+    # About the inches that the cells have together, in each direction.
+    width = figure.bbox.width / 100 - 1.6
+    height = figure.bbox.height / 100 - 0.8 - longest_label(tokens)
+    shown = np.where(np.isfinite(values) & ((values > 0) | (not log)), values, np.nan)
+    norm = LogNorm() if log and np.isfinite(shown).any() else None
+    image = axes.imshow(shown, origin="lower", aspect="auto", cmap="viridis", norm=norm)
+    name_columns(axes, [token_label(token) for token in tokens], width)
+    step = -(-len(layers) // int(height / 0.15))
+    axes.set_yticks(range(0, len(layers), step), map(str, layers[::step]), fontsize=9)
+    axes.set_ylabel("layer")
+    ticks: dict[str, Any] = {"ticks": LogLocator(subs=(1, 2, 5)), "format": "{x:g}"} if norm else {}
+    figure.colorbar(image, ax=axes, label=label, pad=0.01, **ticks).minorticks_off()
+    fits = int(width / len(tokens) / (9 * CHARACTER))
+    _mark_not_finite(axes, values, fits)
+    for layer, row in enumerate(text):
+        for column, cell in enumerate(row):
+            if not np.isfinite(values[layer, column]):
+                continue
+            if not isinstance(cell, str):
+                cell = f"{float(cell):.0f}" if abs(cell) >= 100 else f"{float(cell):.3g}"
+            color = GREY if np.isnan(shown[layer, column]) else image.to_rgba(shown[layer, column])
+            ink = ink_on(color)
+            write(axes, column, layer, token_label(cell, fits), fontsize=9, color=ink)
+
+
+def _mark_not_finite(axes: Axes, values: np.ndarray, fits: int) -> None:
+    """Cells without a finite number are grey, and say so where their characters fit."""
+    axes.set_facecolor(GREY)
+    for layer, column in np.argwhere(~np.isfinite(values)):
+        word = f"{values[layer, column]:g}"
+        if len(word) <= fits:
+            write(axes, column, layer, word, fontsize=9)
