@@ -10,7 +10,7 @@ from transformers import CONFIG_MAPPING as CONFIGS
 from transformers import AutoModel, GPT2Config, GPT2LMHeadModel, LlamaConfig
 from transformers import AutoModelForCausalLM as Auto
 
-from test_architectures import build, inputs_of, small_config
+from architectures import build, inputs_of, small_config
 from tutorial_utils import (
     answer_layer,
     edit_activations,

@@ -6,7 +6,7 @@ from contextlib import redirect_stderr
 import pytest
 import torch
 
-import test_architectures
+import architectures
 from tiny_models import count_hooks
 from tutorial_utils import encode, next_token_logits, patch_each, read_activations, read_parts
 
@@ -93,8 +93,8 @@ def test_parts_equal_a_run_for_each_place(tiny, part, names):
 )
 def test_parts_add_up_to_what_a_layer_adds(kind):
     """OPT's MLP gives (batch * seq, hidden); BLOOM's and MPT's parts add the stream themselves."""
-    model = test_architectures.build(kind)
-    inputs = test_architectures.inputs_of(model)
+    model = architectures.build(kind)
+    inputs = architectures.inputs_of(model)
     stream = read_activations(model, **inputs)
     attention, mlp = (read_parts(model, part=part, **inputs) for part in ("attention", "mlp"))
     for i in attention:
@@ -109,8 +109,8 @@ def test_a_part_put_back_where_it_was_changes_nothing(kind, part):
     """Also where the hook reshapes, or takes the stream off and puts it back."""
     from tutorial_utils.patching import _hooked_part
 
-    model = test_architectures.build(kind)
-    inputs = test_architectures.inputs_of(model)
+    model = architectures.build(kind)
+    inputs = architectures.inputs_of(model)
     given = read_parts(model, part=part, **inputs)
     batch, push = len(inputs["input_ids"]), torch.randn(given[2].shape)
     with torch.no_grad():
@@ -188,9 +188,9 @@ def test_wrong_sources_and_scores(tiny):
 
 
 def test_a_layer_without_attention_is_named():
-    model = test_architectures.build("mamba")
+    model = architectures.build("mamba")
     with pytest.raises(ValueError, match="no part that is known as attention.*mixer"):
-        read_parts(model, part="attention", **test_architectures.inputs_of(model))
+        read_parts(model, part="attention", **architectures.inputs_of(model))
 
 
 def shares_of(pocket, source_ids, clean=CLEAN, corrupted=CORRUPTED, answers=(" Paris", " Rome")):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import nn
 
@@ -12,14 +12,15 @@ from torch import nn
 def layer_numbers(layers: int | slice | Iterable[int] | None, last: int) -> list[int]:
     """Layer numbers from 0 to `last`, in the order given, each once; ValueError if not there."""
     every = range(last + 1)
+    asked: Iterable[int]
     if layers is None:
-        return [*every]
-    if isinstance(layers, slice):
-        layers = every[layers]
-    elif not isinstance(layers, Iterable):
-        layers = [layers]
+        asked = every
+    elif isinstance(layers, slice):
+        asked = every[layers]
+    else:
+        asked = layers if isinstance(layers, Iterable) else [layers]
     numbers = []
-    for number in layers:
+    for number in asked:
         if isinstance(number, bool) or not hasattr(number, "__index__"):
             raise ValueError(
                 f"a layer is a whole number from 0 to {last}, but {number!r} was given"
@@ -34,7 +35,7 @@ def layer_numbers(layers: int | slice | Iterable[int] | None, last: int) -> list
 
 NO_STREAM = (
     "this model has no single residual stream of shape (batch, seq, hidden): {}. What it computes "
-    "cannot be told by layer number; use hooks of your own, as in lesson 04"
+    "cannot be told by layer number; use hooks of your own, as in the lesson on hooks"
 )
 
 
@@ -42,16 +43,16 @@ class DecoderLayers(NamedTuple):
     """Where the decoder layers of a model are."""
 
     layers: nn.ModuleList
-    owners: list[nn.Module]  # the parts around it, from the model to the one that runs the layers
-    width: int | None  # hidden size, where the configuration tells
+    owners: list[nn.Module]  # the parts around them, from the model to the one that runs them
+    width: int | None  # hidden size, where the text configuration tells
 
 
 class _Found(NamedTuple):
-    """What was found in a model before, to be looked up there again."""
+    """The way to the decoder layers of a model in which they were found before."""
 
     config: object
     steps: list[tuple[str, weakref.ref]]  # from the model to the list: names, and what was there
-    count: int
+    length: int  # of the list
     width: int | None
 
 
@@ -66,7 +67,8 @@ def find_decoder_layers(model: nn.Module) -> nn.ModuleList:
     text configuration has layers, in the part of the model that this configuration describes.
     Where that does not work, pass the part of the model that owns the list.
 
-    Raises ValueError, naming the lists that were found, when none of them is the one.
+    Raises ValueError, naming the lists that were found, when not exactly one of them fits, and for
+    a model without a residual stream of shape (batch, seq, hidden).
     """
     return locate(model).layers
 
@@ -74,7 +76,7 @@ def find_decoder_layers(model: nn.Module) -> nn.ModuleList:
 def locate(model: nn.Module) -> DecoderLayers:
     """Find the decoder layers, as `find_decoder_layers`, and the parts of the model around them.
 
-    They are looked for once. What is remembered holds while the same parts are in their places.
+    A search takes a while, so what it finds is remembered for as long as nothing has changed.
     """
     # `torch.compile` wraps a model in another.
     model = getattr(model, "_modules", {}).get("_orig_mod", model)
@@ -90,19 +92,22 @@ def locate(model: nn.Module) -> DecoderLayers:
 
 def _look_again(model: nn.Module, found: _Found) -> DecoderLayers | None:
     """The layers where they were found before; None where something has changed."""
-    parts = [model]
+    owners: list[nn.Module] = []
+    part = model
     for name, known in found.steps:
-        part = parts[-1]._modules.get(name)
-        if part is None or part is not known():
+        child: nn.Module | None = part._modules.get(name)
+        if child is None or child is not known():
             return None
-        parts.append(part)
-    layers = parts.pop()
-    is_same = len(layers) == found.count and model.config is found.config
-    return DecoderLayers(layers, parts, found.width) if is_same else None
+        owners.append(part)
+        part = child
+    if not isinstance(part, nn.ModuleList) or len(part) != found.length:
+        return None
+    return DecoderLayers(part, owners, found.width) if model.config is found.config else None
 
 
 def _search(model: nn.Module) -> tuple[DecoderLayers, str]:
-    config = getattr(model, "config", None)
+    """The decoder layers, and the path from the model to their list."""
+    config: Any = getattr(model, "config", None)
     if not hasattr(config, "get_text_config"):
         raise ValueError(
             f"{type(model).__name__} has no transformers configuration, so its number of layers "
@@ -121,7 +126,7 @@ def _search(model: nn.Module) -> tuple[DecoderLayers, str]:
         and next(layers[0].children(), None)  # not a list of norms or projections
         and (own is text or isinstance(own.get_text_config(decoder=True), type(text)))
     ]
-    if config.is_encoder_decoder or len(found) != 1:  # unless the part that owns it was passed
+    if config.is_encoder_decoder or len(found) != 1:  # only if the part that owns it was passed
         found = [entry[:3] for entry in lists if entry[2] == [model]]
     if len(found) != 1:
         seen = ", ".join(f"{path} ({len(layers)})" for path, layers, *_ in lists) or "none"
@@ -135,7 +140,7 @@ def _search(model: nn.Module) -> tuple[DecoderLayers, str]:
 
 
 def _lists(owners: list[nn.Module], path: str, config: object) -> Iterator[tuple]:
-    """Each list of modules that is in no other: its path, itself, its owners, its configuration."""
+    """Each list of modules that is in no other: path, list, owners, configuration around it."""
     own = getattr(owners[-1], "config", None)
     config = own if hasattr(own, "get_text_config") else config
     for name, child in owners[-1].named_children():

@@ -1,4 +1,4 @@
-"""Read and edit the activations inside a causal language model. By hand: lesson 04.
+"""Read and edit the activations inside a causal language model. By hand: the lesson on hooks.
 
 Layer numbers are the same everywhere in this project: layer i is the residual stream after
 i decoder layers. Layer 0 is the embedding output, layer n is the output of the last of n
@@ -15,7 +15,10 @@ from torch import Tensor, nn
 
 from tutorial_utils.activations.hooks import check_stream, hooked_layers
 from tutorial_utils.activations.layers import layer_numbers, locate
-from tutorial_utils.activations.recorder import Activations, Stop, parameters
+from tutorial_utils.activations.positions import Positions, check_positions
+from tutorial_utils.activations.reader import Activations, Record
+from tutorial_utils.activations.recorder import Options, Recorder, Stop
+from tutorial_utils.activations.signatures import parameters
 
 
 @contextmanager
@@ -23,7 +26,7 @@ def record_activations(
     model: nn.Module,
     layers: int | slice | Iterable[int] | None = None,
     *,
-    positions: str | int | Iterable[int] | None = None,
+    positions: Positions = None,
     to: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
     detach: bool = True,
@@ -58,33 +61,25 @@ def record_activations(
     a model from `torch.compile` runs uncompiled.
 
     Raises ValueError for a layer that is not there, before any hook is registered.
-    By hand: lesson 04.
+    By hand: the lesson on hooks.
     """
     where = locate(model)
     numbers = layer_numbers(layers, len(where.layers))
-    positions = _checked_positions(positions)
+    options = Options(check_positions(positions), to, dtype, detach, max(numbers) if stop else None)
     # The inner part is told how many tokens there are; only the mask may be kept from it.
-    is_told = positions != "last" and "input_ids" in parameters(type(where.owners[-1]))
-    activations = Activations(
-        numbers,
-        outermost=id(where.owners[-1 if is_told else 0]),
-        last=len(where.layers),
-        width=where.width,
-        positions=positions,
-        to=to,
-        dtype=dtype,
-        detach=detach,
-        stop_at=max(numbers) if stop else None,
-    )
-    around = None if is_told else activations._note, activations._start, activations._end
+    is_told = positions != "last" and "input_ids" in parameters(where.owners[-1])
+    record = Record(numbers, len(where.layers))
+    recorder = Recorder(record, options, where.owners[-1 if is_told else 0], where.width)
+    see_inputs = None if is_told else recorder.see_inputs
+    passes = see_inputs, recorder.start_pass, recorder.end_pass
     try:
-        with hooked_layers(where, dict.fromkeys(numbers, activations._add), *around):
-            yield activations
+        with hooked_layers(where, dict.fromkeys(numbers, recorder.store), *passes):
+            yield Activations(record)
     except Stop as reached:
-        if reached.args[0] is not activations:
+        if reached.args[0] is not recorder:
             raise
     finally:
-        activations._finish_copies()
+        record.finish_copies()
 
 
 def read_activations(
@@ -92,7 +87,7 @@ def read_activations(
     input_ids: Tensor,
     *,
     layers: int | slice | Iterable[int] | None = None,
-    positions: str | int | Iterable[int] | None = None,
+    positions: Positions = None,
     to: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
     **inputs: object,
@@ -108,8 +103,10 @@ def read_activations(
             "tokenizer returns is passed as read_activations(model, **inputs)"
         )
     inputs = {"use_cache": False, **inputs, "input_ids": input_ids}
-    options = {"positions": positions, "to": to, "dtype": dtype, "stop": True}
-    with torch.no_grad(), record_activations(model, layers, **options) as activations:
+    recording = record_activations(
+        model, layers, positions=positions, to=to, dtype=dtype, stop=True
+    )
+    with torch.no_grad(), recording as activations:
         model(**inputs)
     return activations
 
@@ -150,14 +147,3 @@ def edit_activations(
 
     with hooked_layers(where, dict.fromkeys(numbers, edit)):
         yield
-
-
-def _checked_positions(positions: object) -> str | list[int] | None:
-    if positions is None or (isinstance(positions, str) and positions == "last"):
-        return positions
-    numbers = list(positions) if isinstance(positions, Iterable) else [positions]
-    if numbers and all(hasattr(n, "__index__") and not isinstance(n, bool) for n in numbers):
-        return [int(n) for n in numbers]
-    raise ValueError(
-        f'positions are None for all, "last", or a list of column numbers, not {positions!r}'
-    )
