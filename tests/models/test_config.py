@@ -13,7 +13,7 @@ from tutorial_utils.models.load import load_model
 def test_a_broken_configuration(llama, tmp_path):
     folder = copy_of(llama, tmp_path / "x")
     (folder / "config.json").write_text("{")
-    assert "not a valid JSON file" in refusal(OSError, folder)
+    assert "config.json is not JSON text" in refusal(OSError, folder)
     (folder / "config.json").write_text("{}")
     assert "no config.json that says what kind" in refusal(OSError, folder)
 

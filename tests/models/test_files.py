@@ -6,12 +6,14 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from huggingface_hub import constants
 from transformers import AutoModelForCausalLM
 
 from fake_hub import COMMIT, fake_hub, load_from
-from model_folders import copy_of, refusal
+from model_folders import POINTER, copy_of, refusal
 from tutorial_utils.models import load
+from tutorial_utils.models.load import load_model
 
 
 def test_a_folder_that_is_not_there(tmp_path):
@@ -50,11 +52,34 @@ def test_a_shipped_model_that_is_missing(tmp_path, monkeypatch):
     assert "comes with this series" in text and "make pocket-llama" in text
 
 
-def test_weights_that_were_cut_short(llama, tmp_path):
-    folder = copy_of(llama, tmp_path / "x")
-    with open(folder / "model.safetensors", "r+b") as file:
-        file.truncate(5000)
-    assert "could not be loaded" in refusal(OSError, folder)
+def with_adapter(folder: Path, target: Path, **options: str) -> Path:
+    """A copy into which peft wrote an adapter."""
+    peft = pytest.importorskip("peft")
+    copy_of(folder, target, **options)
+    config = peft.LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False)
+    model = peft.get_peft_model(AutoModelForCausalLM.from_pretrained(folder), config)
+    model.save_pretrained(target)
+    return target
+
+
+def test_an_adapter_beside_whole_weights_is_left_alone(llama, tmp_path):
+    folder = with_adapter(llama, tmp_path / "merged")
+    loaded, expected = load_model(folder)[0].state_dict(), load_model(llama)[0].state_dict()
+    assert loaded.keys() == expected.keys()
+    assert all(torch.equal(loaded[name], expected[name]) for name in expected)
+
+
+@pytest.mark.parametrize("without", ["*", "model*"])
+def test_an_adapter_alone(without, llama, tmp_path):
+    folder = with_adapter(llama, tmp_path / "x", without=without)
+    text = refusal(OSError, folder)
+    assert "holds an adapter and no whole model" in text and "merge_and_unload()" in text
+    peft = pytest.importorskip("peft")  # what the message tells to do works
+    merged = peft.AutoPeftModelForCausalLM.from_pretrained(folder).merge_and_unload()
+    merged.save_pretrained(tmp_path / "merged")
+    for file in llama.glob("tokenizer*"):
+        shutil.copy(file, tmp_path / "merged")
+    assert type(load_model(tmp_path / "merged")[0]).__name__ == "LlamaForCausalLM"
 
 
 def test_a_configuration_that_does_not_fit_the_weights(llama, tmp_path):
@@ -80,11 +105,13 @@ def test_what_is_said_about_names_on_the_hub(gpt2, tmp_path):
         "some/tiny": gpt2,
         "some/pickled": unfit,
         "some/gguf": gguf,
+        "some/pointer": copy_of(gpt2, tmp_path / "pointer"),
         "some/silent": copy_of(gpt2, tmp_path / "silent", without="tokenizer*"),
         "some/code": copy_of(
             gpt2, tmp_path / "code", model_type="strange", auto_map={"AutoConfig": "code.C"}
         ),
     }
+    (tmp_path / "pointer" / "model.safetensors").write_text(POINTER)
     refused = {
         "some/gated": (403, "GatedRepo", "Your request is awaiting a review"),
         "some/token": (401, "", "Invalid credentials in Authorization header"),
@@ -105,7 +132,8 @@ def test_what_is_said_about_names_on_the_hub(gpt2, tmp_path):
         ("some/token", "OSError", "about your access token, log in again"),
         ("some/pickled", "OSError", "no weights in safetensors format"),
         ("some/gguf", "OSError", "no config.json"),
-        ("some/silent", "OSError", "tokenizer of 'some/silent' could not be loaded"),
+        ("some/silent", "OSError", "tokenizer of 'some/silent' could not be loaded: OSError"),
+        ("some/pointer", "OSError", "model.safetensors is a Git LFS pointer"),
         ("some/code", "ValueError", "trust_remote_code=False"),
     ):
         assert said[name][0] == kind and words in said[name][1], said[name]

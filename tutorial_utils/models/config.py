@@ -14,6 +14,7 @@ from transformers import (
 )
 
 from tutorial_utils.models.errors import OTHERS, plain_errors, remote_code
+from tutorial_utils.models.integrity import find_fault
 
 
 def read_config(source: str | Path, label: str, *, here: bool) -> PretrainedConfig:
@@ -21,6 +22,8 @@ def read_config(source: str | Path, label: str, *, here: bool) -> PretrainedConf
 
     Raises OSError for one that can't be read, ValueError for a model of another kind.
     """
+    if here and (fault := find_fault(source)):
+        raise OSError(f"{label} can't be loaded: {fault} {OTHERS}")
     with plain_errors(source, label):
         settings, _ = PretrainedConfig.get_config_dict(str(source), local_files_only=here)
     kind = settings.get("model_type")

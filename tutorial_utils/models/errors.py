@@ -9,6 +9,8 @@ from pathlib import Path
 import torch
 from huggingface_hub import constants, errors
 
+from tutorial_utils.models.integrity import find_fault
+
 OTHERS = (
     'Models that need no account: load_model("Qwen/Qwen3-0.6B"), or load_model("pocket-llama"), '
     "the small one that comes with the series and needs no network."
@@ -73,6 +75,8 @@ def _explain(error: Exception, source: str | Path, label: str, no_room: str) -> 
         type(reason).__module__.split(".")[0] in NETWORK_LIBRARIES for reason in reasons
     ):
         return not_in_cache(label)
+    if fault := find_fault(source):
+        return OSError(f"{label} could not be loaded: {fault} {OTHERS}")
     return OSError(f"{label} could not be loaded: {type(error).__name__}: {words[:300]}")
 
 

@@ -75,6 +75,8 @@ def load_model(
                 local_files_only=here,
                 device_map=device_map,
                 use_safetensors=True,
+                # An adapter beside the weights is left alone: a trainer may have merged it.
+                adapter_kwargs={"subfolder": "no-adapter"},
                 output_loading_info=True,
                 **{DTYPE: numbers},
             )
