@@ -79,11 +79,12 @@ def fake_hub(models: dict[str, Path], refused: dict[str, tuple[int, str, str]]) 
             self.send_body(json.dumps(value).encode(), {"Content-Type": "application/json"})
 
         def send_file(self, path: Path) -> None:
-            if not path.is_file():
-                return self.refuse(404, "EntryNotFound", "Entry not found")
-            body = path.read_bytes()
-            etag = hashlib.sha1(body).hexdigest()
-            self.send_body(body, {"ETag": f'"{etag}"', "X-Repo-Commit": COMMIT})
+            if path.is_file():
+                body = path.read_bytes()
+                etag = hashlib.sha1(body).hexdigest()
+                self.send_body(body, {"ETag": f'"{etag}"', "X-Repo-Commit": COMMIT})
+            else:
+                self.refuse(404, "EntryNotFound", "Entry not found")
 
         def send_body(self, body: bytes, headers: dict[str, str]) -> None:
             self.send_response(200)

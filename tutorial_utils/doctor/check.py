@@ -12,7 +12,7 @@ class Check(NamedTuple):
     """One line of the report."""
 
     what: str
-    state: str  # "ok", "warning": the series runs, but; "problem": it does not
+    state: str  # "ok"; "warning": the series runs, with a limitation; "problem": it does not run
     found: str
     todo: str = ""  # what to do next, where the state is not ok
 
@@ -22,6 +22,7 @@ class Check(NamedTuple):
 
 
 def installed(name: str) -> str | None:
+    """The version of an installed package; None if it is not installed."""
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:

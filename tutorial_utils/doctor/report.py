@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata
 from typing import TYPE_CHECKING
 
@@ -14,24 +14,46 @@ from tutorial_utils.doctor.check import INSTALL, Check, installed
 if TYPE_CHECKING:
     from packaging.specifiers import SpecifierSet
 
-
 PACKAGE = "tutorial_utils"
 SHORT = {"device", "memory", "GPU 0", "TUTORIAL_MODEL"}
 
 
 def check_machine() -> list[Check]:
-    """Look at everything that the series needs. No weights are downloaded, nothing is
-    changed.
+    """Look at everything that the series needs.
+
+    No weights are downloaded, nothing is changed.
     """
-    checks = _versions()
+    checks = _guarded("packages", _versions)
     try:
         from tutorial_utils.doctor import machine, model
     except Exception as error:  # torch is not installed, or an installation is broken
-        text = " ".join(f"{type(error).__name__}: {error}".split())
-        return [*checks, Check("imports", "problem", text, INSTALL)]
-    checks += [machine.device(), *machine.memory(), *machine.disk()]
-    checks += [machine.widgets(), model.shipped_model()]
-    return [*checks, *model.chosen_model()]
+        return [*checks, Check("imports", "problem", _in_a_line(error), INSTALL)]
+    for name, look in {
+        "device": machine.device,
+        "memory": machine.memory,
+        "disk for models": machine.disk,
+        "widgets": machine.widgets,
+        "shipped model": model.shipped_model,
+        "TUTORIAL_MODEL": model.chosen_model,
+    }.items():
+        checks += _guarded(name, look)
+    return checks
+
+
+def _guarded(name: str, look: Callable[[], Iterator[Check]]) -> list[Check]:
+    """What `look` finds. An error of its own becomes a line too: the report never breaks off."""
+    checks = []
+    try:
+        for check in look():  # one at a time, so that what was found before the error is kept
+            checks.append(check)
+    except Exception as error:
+        todo = "the machine could not be asked: solve this first"
+        checks.append(Check(name, "problem", _in_a_line(error), todo))
+    return checks
+
+
+def _in_a_line(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 def short_report(checks: Sequence[Check]) -> str:
@@ -41,6 +63,7 @@ def short_report(checks: Sequence[Check]) -> str:
 
 
 def verdict(checks: Sequence[Check]) -> str:
+    """The last line of the report: does the series run here?"""
     problems = sum(check.state == "problem" for check in checks)
     if problems:
         return f"Problems: {problems}. What to do is next to ->."
@@ -66,7 +89,7 @@ def main(arguments: Sequence[str] = ()) -> int:
     return int(not ready)
 
 
-def _versions() -> list[Check]:
+def _versions() -> Iterator[Check]:
     """Python and packages, against the ranges that the package itself was installed with."""
     try:
         from packaging.requirements import Requirement
@@ -75,17 +98,15 @@ def _versions() -> list[Check]:
         python = SpecifierSet(metadata.metadata(PACKAGE)["Requires-Python"] or "")
         needed = [Requirement(text) for text in metadata.requires(PACKAGE) or []]
     except ModuleNotFoundError as error:  # a PackageNotFoundError is one, too
-        return [
-            Check("packages", "warning", f"not checked: {error.name} is not installed", INSTALL)
-        ]
-    checks = [_version("Python", platform.python_version(), python)]
+        yield Check("packages", "warning", f"not checked: {error.name} is not installed", INSTALL)
+        return
+    yield _version("Python", platform.python_version(), python)
     for requirement in needed:
         if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
-            found = installed(requirement.name)
-            checks.append(_version(requirement.name, found, requirement.specifier))
+            yield _version(requirement.name, installed(requirement.name), requirement.specifier)
     lab = installed("jupyterlab")  # any program that opens notebooks does
     state, todo = ("ok", "") if lab else ("warning", "`pip install jupyterlab`, or use your editor")
-    return [*checks, Check("jupyterlab", state, lab or "not installed", todo)]
+    yield Check("jupyterlab", state, lab or "not installed", todo)
 
 
 def _version(name: str, found: str | None, allowed: SpecifierSet) -> Check:

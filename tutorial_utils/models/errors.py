@@ -7,19 +7,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-import transformers
-from huggingface_hub import HfApi, constants, errors
-from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
+from huggingface_hub import constants, errors
+
+from tutorial_utils.models.integrity import find_fault
 
 OTHERS = (
     'Models that need no account: load_model("Qwen/Qwen3-0.6B"), or load_model("pocket-llama"), '
     "the small one that comes with the series and needs no network."
 )
-NEEDED = {
-    "configuration": ["config.json"],
-    "weights": ["*.safetensors"],
-    "tokenizer": ["tokenizer.json", "*.model", "vocab.*", "*.tiktoken"],
-}  # the files of a model
 NETWORK_LIBRARIES = {"httpx", "httpx2", "requests", "urllib3", "socket"}
 
 
@@ -39,8 +34,7 @@ def plain_errors(source: str | Path, label: str, no_room: str = "") -> Iterator[
 def _explain(error: Exception, source: str | Path, label: str, no_room: str) -> Exception:
     """The exception to raise in place of `error`.
 
-    transformers wraps the hub's errors, so the reasons behind an error are looked at too. Where it
-    gives no type of its own, its words have to do; the tests hold them to its versions.
+    transformers wraps the hub's errors, so the reasons behind an error are looked at too.
     """
     reasons: list[BaseException] = []
     reason: BaseException | None = error
@@ -51,7 +45,7 @@ def _explain(error: Exception, source: str | Path, label: str, no_room: str) -> 
     def because_of(*kinds: type[BaseException]) -> bool:
         return any(isinstance(reason, kinds) for reason in reasons)
 
-    words, on_hub = " ".join(str(error).split()), not isinstance(source, Path)
+    words = " ".join(str(error).split())
     if because_of(MemoryError, torch.cuda.OutOfMemoryError) or any(
         part in words for part in ("out of memory", "allocate memory")
     ):
@@ -64,16 +58,11 @@ def _explain(error: Exception, source: str | Path, label: str, no_room: str) -> 
             f"https://huggingface.co/{source}, then log in from a terminal with `hf auth login`, "
             f"and run this again. {OTHERS}"
         )
-    if because_of(errors.RepositoryNotFoundError):
+    if because_of(errors.RepositoryNotFoundError, errors.HFValidationError):
         return OSError(
-            f"there is no model {label} on huggingface.co, or it is private. Check the spelling: "
-            "a name looks like 'Qwen/Qwen3-0.6B'. For a private model, log in from a terminal "
-            f"with `hf auth login`. {OTHERS}"
-        )
-    if because_of(errors.HFValidationError):
-        return OSError(
-            f"{label} is neither a folder that is there nor a name that huggingface.co allows: "
-            f"a name looks like 'Qwen/Qwen3-0.6B'. {OTHERS}"
+            f"{label} is neither a folder that is there nor a name that huggingface.co knows: a "
+            "name looks like 'Qwen/Qwen3-0.6B'. For a private model, log in from a terminal with "
+            f"`hf auth login`. {OTHERS}"
         )
     answers = [r for r in reasons if isinstance(r, errors.HfHubHTTPError)]
     if answers and not because_of(errors.LocalEntryNotFoundError):
@@ -82,44 +71,23 @@ def _explain(error: Exception, source: str | Path, label: str, no_room: str) -> 
             "about your access token, log in again from a terminal with `hf auth login`; if not, "
             f"try again later. {OTHERS}"
         )
-    network = because_of(errors.LocalEntryNotFoundError, ConnectionError) or any(
+    if because_of(errors.LocalEntryNotFoundError, ConnectionError) or any(
         type(reason).__module__.split(".")[0] in NETWORK_LIBRARIES for reason in reasons
-    )
-    if network or (constants.HF_HUB_OFFLINE and "model.safetensors" in words and on_hub):
-        why = " (HF_HUB_OFFLINE is set)" if constants.HF_HUB_OFFLINE else ""
-        return OSError(
-            f"{label} is not, or not wholly, in the cache of this machine "
-            f"({constants.HF_HUB_CACHE}), and huggingface.co can't be reached{why}. Run this "
-            f"once with a network: the download is kept. {OTHERS}"
-        )
-    if "does not recognize this architecture" in words:
-        return OSError(
-            f"{label} is a kind of model that transformers {transformers.__version__} does not "
-            f"know. A newer one may: `pip install -U transformers`. {OTHERS}"
-        )
-    if "Unrecognized model" in words:
-        return OSError(f"{label} has no config.json that says what kind of model it is. {OTHERS}")
-    if "model.safetensors" in words:
-        return OSError(
-            f"{label} has no weights in safetensors format. Other formats are not loaded: *.bin "
-            f"files can run code, *.gguf needs another program. {OTHERS}"
-        )
+    ):
+        return not_in_cache(label)
+    if fault := find_fault(source):
+        return OSError(f"{label} could not be loaded: {fault} {OTHERS}")
     return OSError(f"{label} could not be loaded: {type(error).__name__}: {words[:300]}")
 
 
-def check_hub(name: str) -> None:
-    """Ask the hub for a model's list of files, before the libraries ask for one after another.
-
-    With no network, their own tries take minutes; for weights in another format, they ask a third
-    machine to convert them. Raises what they would.
-    """
-    try:
-        files = HfApi().model_info(name, timeout=10).siblings or []
-    except errors.HfHubHTTPError:
-        return  # the hub is there; what it says comes again when the files are asked for
-    names = [file.rfilename for file in files]
-    if "config.json" in names and not any(name.endswith(".safetensors") for name in names):
-        raise OSError("no model.safetensors")
+def not_in_cache(label: str) -> OSError:
+    """For a model that would have to be downloaded, with no network."""
+    why = " (HF_HUB_OFFLINE is set)" if constants.HF_HUB_OFFLINE else ""
+    return OSError(
+        f"{label} is not, or not wholly, in the cache of this machine "
+        f"({constants.HF_HUB_CACHE}), and huggingface.co can't be reached{why}. Run this "
+        f"once with a network: the download is kept. {OTHERS}"
+    )
 
 
 def remote_code(label: str) -> ValueError:
@@ -129,37 +97,3 @@ def remote_code(label: str) -> ValueError:
         "leaves that off (trust_remote_code=False): such code can do anything on your machine. "
         f"Take a model that transformers itself knows. {OTHERS}"
     )
-
-
-def check_kind(config: transformers.PretrainedConfig, label: str) -> None:
-    """Raise ValueError unless the model reads left to right and predicts the next token."""
-    masked = type(config) in MODEL_FOR_MASKED_LM_MAPPING
-    if config.is_encoder_decoder:
-        kind = "an encoder-decoder model"
-    elif masked and not getattr(config, "is_decoder", False):
-        kind = "an encoder-only model"  # some load all the same, with a head of random numbers
-    elif type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
-        if "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {}):
-            raise remote_code(label)
-        kind = "no causal language model"
-    else:
-        return
-    raise ValueError(
-        f"{label} is {kind} ({config.model_type}). The lessons read causal language models, which "
-        f"predict the next token, such as GPT-2, Llama and Qwen3. {OTHERS}"
-    )
-
-
-def check_folder(folder: Path, label: str, *parts: str) -> None:
-    """Raise OSError unless the folder holds these parts of a model, named as in NEEDED."""
-    if not folder.is_dir():
-        what = "is a file, not a folder" if folder.exists() else "does not exist"
-        raise OSError(f"{label} {what}. {OTHERS}")
-    for part in parts:
-        if not any(file for pattern in NEEDED[part] for file in folder.glob(pattern)):
-            raise OSError(
-                f"{label} holds no whole model: there is no {part} ({' or '.join(NEEDED[part])}). "
-                "A model's folder, as save_pretrained() of a model and of its tokenizer write it, "
-                "has config.json, *.safetensors and tokenizer.json. Other formats of weights are "
-                f"not loaded: *.bin files can run code, *.gguf needs another program. {OTHERS}"
-            )

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import inspect
-import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import init_empty_weights
-from huggingface_hub import constants, try_to_load_from_cache
+from huggingface_hub import constants
 from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars
 from packaging.version import Version
 from transformers import (
-    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     GenerationConfig,
@@ -25,7 +24,9 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from tutorial_utils.models.errors import check_folder, check_hub, check_kind, plain_errors
+from tutorial_utils.models.config import read_config
+from tutorial_utils.models.errors import not_in_cache, plain_errors
+from tutorial_utils.models.files import check_folder, check_hub, is_here
 from tutorial_utils.models.memory import place
 
 #: The folder of the shipped model.
@@ -59,29 +60,27 @@ def load_model(
     """
     source, label = find_source(name)
     place_on = _check_device(device)
-    dtype = _check_dtype(dtype) or pick_dtype(place_on)
-    with _no_bars(source), plain_errors(source, label):
-        here = isinstance(source, Path) or in_cache(source)
-        if not here and not constants.HF_HUB_OFFLINE:
-            check_hub(source)
-        options = {"trust_remote_code": False, "local_files_only": here}
-        config = AutoConfig.from_pretrained(str(source), **options)
-    check_kind(config, label)
-    if isinstance(source, Path):
-        check_folder(source, label, "tokenizer")
-    with _no_bars(source), plain_errors(source, f"the tokenizer of {label}"):
-        tokenizer = AutoTokenizer.from_pretrained(str(source), **options)
-        if not tokenizer.vocab_size:  # what transformers 5 makes of a missing vocabulary
-            raise OSError("there is no tokenizer.json")
-    with plain_errors(source, label), init_empty_weights():  # shapes only: takes no memory
-        empty = AutoModelForCausalLM.from_config(config, **{DTYPE: dtype})
-    one_gpu = device is not None and torch.device(device).index is not None
-    device_map, full = place(empty, label, place_on, split=not one_gpu)
-    options |= {DTYPE: dtype, "device_map": device_map, "use_safetensors": True}
-    with _no_bars(source), plain_errors(source, label, full):
-        model, info = AutoModelForCausalLM.from_pretrained(
-            str(source), output_loading_info=True, **options
-        )
+    numbers = _check_dtype(dtype) or pick_dtype(place_on)
+    here = _ask_hub(source, label)
+    with _no_bars(source):
+        config = read_config(source, label, here=here)
+        tokenizer = _load_tokenizer(source, label, here)
+        with plain_errors(source, label), init_empty_weights():  # shapes only: takes no memory
+            empty = AutoModelForCausalLM.from_config(config, **{DTYPE: numbers})
+        one_gpu = device is not None and torch.device(device).index is not None
+        device_map, full = place(empty, label, place_on, split=not one_gpu)
+        with plain_errors(source, label, full):
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                str(source),
+                local_files_only=here,
+                device_map=device_map,
+                use_safetensors=True,
+                # An adapter beside the weights is left alone: a trainer may have merged it.
+                adapter_kwargs={"subfolder": "no-adapter"},
+                output_loading_info=True,
+                **{DTYPE: numbers},
+            )
+    model, info = loaded
     if info["missing_keys"]:  # transformers fills them with random numbers
         missing = ", ".join(sorted(info["missing_keys"])[:3])
         raise OSError(f"{label} is not a whole language model: it has no weights for {missing}.")
@@ -135,17 +134,26 @@ def find_source(name: str | Path | None) -> tuple[str | Path, str]:
     return name, f"{name!r}{origin}"
 
 
-def in_cache(name: str) -> bool:
-    """Whether a model on the hub has been downloaded wholly, so that no network is needed."""
-    config = try_to_load_from_cache(name, "config.json")
-    if not isinstance(config, str):
-        return False
-    folder = Path(config).parent
-    index = folder / "model.safetensors.index.json"  # of weights in several files
-    weights = {"model.safetensors"}
-    if index.is_file():
-        weights = set(json.loads(index.read_text())["weight_map"].values())
-    return all((folder / file).is_file() for file in weights | {"tokenizer_config.json"})
+def _ask_hub(source: str | Path, label: str) -> bool:
+    """Whether all files are on this machine; if not, the hub must have them."""
+    here = is_here(source, label)
+    if not here and constants.HF_HUB_OFFLINE:
+        raise not_in_cache(label)
+    if not here:
+        check_hub(str(source), label)
+    return here
+
+
+def _load_tokenizer(source: str | Path, label: str, here: bool) -> PreTrainedTokenizerBase:
+    if isinstance(source, Path):
+        check_folder(source, label, "tokenizer")
+    with plain_errors(source, f"the tokenizer of {label}"):
+        tokenizer = AutoTokenizer.from_pretrained(
+            str(source), local_files_only=here, trust_remote_code=False
+        )
+        if not tokenizer.vocab_size:  # what transformers 5 makes of a missing vocabulary
+            raise OSError("there is no tokenizer.json")
+    return tokenizer
 
 
 def _check_device(device: str | torch.device | None) -> torch.device:

@@ -1,0 +1,83 @@
+"""A model's files, in a folder or on the hub: are all there?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from huggingface_hub import HfApi, errors
+
+from tutorial_utils.models.errors import OTHERS, plain_errors
+from tutorial_utils.models.integrity import snapshot, weight_files
+
+NEEDED = {
+    "configuration": ["config.json"],
+    "weights": ["*.safetensors"],
+    "tokenizer": ["tokenizer.json", "*.model", "vocab.*", "*.tiktoken"],
+}
+FORMATS = (
+    "Weights are loaded in safetensors format alone: *.bin files can run code, *.gguf needs "
+    "another program."
+)
+
+
+def check_folder(folder: Path, label: str, *parts: str) -> None:
+    """Raise OSError unless the folder holds these parts of a model, named as in NEEDED."""
+    if not folder.is_dir():
+        what = "is a file, not a folder" if folder.exists() else "does not exist"
+        raise OSError(f"{label} {what}. {OTHERS}")
+    names = [file.name for file in folder.iterdir()]
+    if "weights" in parts and _is_adapter(names):
+        raise adapter_alone(label)
+    for part in parts:
+        if not any(file for pattern in NEEDED[part] for file in folder.glob(pattern)):
+            raise OSError(
+                f"{label} holds no whole model: there is no {part} ({' or '.join(NEEDED[part])}). "
+                "A model's folder, as save_pretrained() of a model and of its tokenizer write it, "
+                f"has config.json, *.safetensors and tokenizer.json. {FORMATS} {OTHERS}"
+            )
+
+
+def _is_adapter(names: list[str]) -> bool:
+    own = [name for name in names if name.endswith(".safetensors") and "adapter" not in name]
+    return "adapter_config.json" in names and not own
+
+
+def adapter_alone(label: str) -> OSError:
+    """For what a training with LoRA leaves: changes, without the model that they are for."""
+    return OSError(
+        f"{label} holds an adapter and no whole model: its adapter_config.json names the model "
+        "that it changes. Merge the two once, in Python, and load the new folder: `from peft "
+        "import AutoPeftModelForCausalLM`, then `AutoPeftModelForCausalLM.from_pretrained(THIS)"
+        '.merge_and_unload().save_pretrained("merged")`; save the tokenizer there, too. '
+        f"{OTHERS}"
+    )
+
+
+def check_hub(name: str, label: str) -> None:
+    """Ask the hub for a model's list of files, before the libraries ask for one after another.
+
+    With no network, their own tries take minutes; for weights in another format, they ask a third
+    machine to convert them. Raises OSError where the hub can't be asked, or files are missing.
+    """
+    with plain_errors(name, label):
+        try:
+            files = HfApi().model_info(name, timeout=10).siblings or []
+        except errors.HfHubHTTPError:
+            return  # the hub is there; what it says comes again when the files are asked for
+    names = [file.rfilename for file in files]
+    if _is_adapter(names):
+        raise adapter_alone(label)
+    if names and "config.json" not in names:
+        raise OSError(f"{label} has no config.json that says what kind of model it is. {OTHERS}")
+    if names and not any(name.endswith(".safetensors") for name in names):
+        raise OSError(f"{label} has no weights in safetensors format. {FORMATS} {OTHERS}")
+
+
+def is_here(source: str | Path, label: str) -> bool:
+    """Whether a model lies on this machine wholly, so that no network is needed."""
+    if isinstance(source, Path):
+        return True
+    with plain_errors(source, label):
+        folder = snapshot(source)
+        needed = {*weight_files(folder), "tokenizer_config.json"} if folder else set()
+        return folder is not None and all((folder / name).is_file() for name in needed)
