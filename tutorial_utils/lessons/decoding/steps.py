@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from tutorial_utils.decoding import encode, forward_pass, token_strings
+from tutorial_utils.decoding import context_length, encode, end_ids, forward_pass, token_strings
 
 
 class Continuation(NamedTuple):
@@ -32,9 +32,10 @@ def continue_prompt(
     Errors as in `encode`, and `ValueError` where prompt and tokens exceed the model's context.
     """
     inputs = encode(model, tokenizer, prompt)
-    new = torch.tensor([list(chosen)], dtype=torch.long, device=model.device)  # (1, new tokens)
+    new = torch.tensor([list(chosen)], dtype=torch.long)  # (1, new tokens)
+    new = new.to(inputs["input_ids"].device)
     ids = torch.cat([inputs["input_ids"], new], dim=1)
-    context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    context = context_length(model)
     if context is not None and ids.shape[1] > context:
         raise ValueError(
             f"the text is too long: it has {ids.shape[1]} tokens, and this model reads at most "
@@ -44,7 +45,5 @@ def continue_prompt(
     outputs = forward_pass(model, ids, torch.ones_like(ids), use_cache=False, logits_to_keep=count)
     logits = outputs.logits[0, -count:].float()  # (new tokens + 1, vocab)
     log_probs = logits[:-1].log_softmax(dim=-1).gather(-1, new[0, :, None])[:, 0]
-    ends = model.generation_config.eos_token_id
-    ends = ends if isinstance(ends, (list, tuple)) else [ends]
-    ended = (len(chosen) > 0 and int(chosen[-1]) in ends) or ids.shape[1] == context
+    ended = (len(chosen) > 0 and int(chosen[-1]) in end_ids(model)) or ids.shape[1] == context
     return Continuation("".join(token_strings(tokenizer, new[0])), log_probs, logits[-1], ended)
