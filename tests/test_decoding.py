@@ -10,8 +10,6 @@ import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
     BloomConfig,
     BloomForCausalLM,
     LogitsProcessorList,
@@ -22,11 +20,12 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from tiny_models import gpt2_tokenizer, make_gpt2, make_llama
-from tutorial_utils.decoding import (
+from tiny_models import count_hooks, gpt2_tokenizer, make_gpt2, make_llama
+from tutorial_utils import (
     decoding_steps,
     encode,
     filter_logits,
+    load_model,
     next_token_logits,
     next_token_probs,
     token_strings,
@@ -37,36 +36,21 @@ PROMPT = "Trump works at McDonald's. Trump works at"
 PROMPTS = [PROMPT, "Hi", "The capital of France is"]
 
 
-def load(folder):
-    model = AutoModelForCausalLM.from_pretrained(folder).float()
-    return model.eval(), AutoTokenizer.from_pretrained(folder)
-
-
-@pytest.fixture(scope="module", params=["llama", "gpt2"])
-def pair(request, tmp_path_factory):
-    make = {"llama": make_llama, "gpt2": make_gpt2}[request.param]
-    return load(make(tmp_path_factory.mktemp(request.param)))
-
-
 @pytest.fixture
 def small_context(tmp_path):
-    return load(make_gpt2(tmp_path, layers=1, context=16))
+    return load_model(make_gpt2(tmp_path, layers=1, context=16), device="cpu")
 
 
 def state(tokenizer):
-    return (
-        tokenizer.padding_side,
-        tokenizer.truncation_side,
-        dict(tokenizer.special_tokens_map),
-        tokenizer.backend_tokenizer.to_str(),
-    )
+    sides = tokenizer.padding_side, tokenizer.truncation_side
+    return *sides, dict(tokenizer.special_tokens_map), tokenizer.backend_tokenizer.to_str()
 
 
 # encode
 
 
-def test_a_string_is_a_batch_of_one(pair):
-    model, tokenizer = pair
+def test_a_string_is_a_batch_of_one(tiny):
+    model, tokenizer = tiny
     inputs = encode(model, tokenizer, PROMPT)
     assert inputs["input_ids"].tolist() == [tokenizer(PROMPT)["input_ids"]]
     assert inputs["attention_mask"].tolist() == [[1] * inputs["input_ids"].shape[1]]
@@ -74,8 +58,8 @@ def test_a_string_is_a_batch_of_one(pair):
     assert set(inputs) == {"input_ids", "attention_mask"}
 
 
-def test_a_list_is_padded_on_the_left_and_the_tokenizer_stays_as_it_was(pair):
-    model, tokenizer = pair
+def test_a_list_is_padded_on_the_left_and_the_tokenizer_stays_as_it_was(tiny):
+    model, tokenizer = tiny
     before = state(tokenizer)
     inputs = encode(model, tokenizer, PROMPTS)
     for prompt, ids, mask in zip(
@@ -85,7 +69,7 @@ def test_a_list_is_padded_on_the_left_and_the_tokenizer_stays_as_it_was(pair):
         assert ids[-len(wanted) :].tolist() == wanted
         assert mask.tolist() == [0] * (len(ids) - len(wanted)) + [1] * len(wanted)
         assert set(ids[: -len(wanted)].tolist()) <= {tokenizer.eos_token_id}
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="prompt 1 is empty"):
         encode(model, tokenizer, [PROMPT, ""])
     assert state(tokenizer) == before
 
@@ -101,9 +85,9 @@ def test_a_list_is_padded_on_the_left_and_the_tokenizer_stays_as_it_was(pair):
         (["Hi", "word " * 600], r"prompt 1 is too long: it has \d+ tokens.* at most (256|512)"),
     ],
 )
-def test_prompts_that_cannot_be_read(pair, prompts, message):
+def test_prompts_that_cannot_be_read(tiny, prompts, message):
     with pytest.raises(ValueError, match=message):
-        encode(*pair, prompts)
+        encode(*tiny, prompts)
 
 
 def test_a_prompt_may_fill_the_context_and_no_more(small_context):
@@ -114,45 +98,31 @@ def test_a_prompt_may_fill_the_context_and_no_more(small_context):
         encode(model, tokenizer, text + "!")
 
 
-def test_an_empty_prompt_is_refused_also_where_a_bos_would_be_added(pair):
-    model, tokenizer = pair
-    if tokenizer.bos_token_id in tokenizer("")["input_ids"] or not tokenizer("")["input_ids"]:
-        with pytest.raises(ValueError, match="nothing to read"):
-            next_token_probs(model, tokenizer, "")
-
-
 # The next token
 
 
-def test_logits_are_those_of_a_plain_forward_pass(pair):
-    model, tokenizer = pair
-    ids = torch.tensor([tokenizer(PROMPT)["input_ids"]])
-    with torch.no_grad():
-        wanted = model(ids).logits[:, -1]
-    torch.testing.assert_close(next_token_logits(model, tokenizer, PROMPT), wanted)
-
-
-def test_a_prompt_in_a_padded_batch_gives_the_same_as_alone(pair):
-    model, tokenizer = pair
-    batch = next_token_logits(model, tokenizer, PROMPTS)
-    for row, prompt in zip(batch, PROMPTS, strict=True):
-        alone = next_token_logits(model, tokenizer, prompt)[0]
-        torch.testing.assert_close(row, alone, rtol=1e-5, atol=1e-5)
+def test_logits_are_those_of_a_plain_forward_pass_also_in_a_padded_batch(tiny):
+    check_each_row_is_its_prompt_alone(*tiny)
 
 
 def test_padding_does_no_harm_to_a_model_without_position_ids():
     tokenizer = gpt2_tokenizer()
     torch.manual_seed(0)
     config = BloomConfig(vocab_size=len(tokenizer), hidden_size=32, n_layer=2, n_head=4)
-    model = BloomForCausalLM(config).eval()
+    check_each_row_is_its_prompt_alone(BloomForCausalLM(config).eval(), tokenizer)
+
+
+def check_each_row_is_its_prompt_alone(model, tokenizer):
     batch = next_token_logits(model, tokenizer, PROMPTS)
     for row, prompt in zip(batch, PROMPTS, strict=True):
-        alone = next_token_logits(model, tokenizer, prompt)[0]
+        with torch.no_grad():
+            alone = model(torch.tensor([tokenizer(prompt)["input_ids"]])).logits[0, -1]
         torch.testing.assert_close(row, alone, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(next_token_logits(model, tokenizer, prompt)[0], alone)
 
 
-def test_only_the_last_position_goes_through_the_unembedding(pair):
-    model, tokenizer = pair
+def test_only_the_last_position_goes_through_the_unembedding(tiny):
+    model, tokenizer = tiny
     if "logits_to_keep" not in inspect.signature(model.forward).parameters:
         pytest.skip("in this version of transformers this model always makes all logits")
     seen = []
@@ -165,11 +135,9 @@ def test_only_the_last_position_goes_through_the_unembedding(pair):
     assert [tuple(shape)[:2] for shape in seen] == [(3, 1)]
 
 
-def test_probabilities_are_float32_sum_to_one_and_can_train_a_probe(pair, tmp_path):
-    model, tokenizer = pair
-    model, _ = load(make_llama(tmp_path)) if model.config.model_type == "llama" else pair
-    probs = next_token_probs(model.to(torch.bfloat16), tokenizer, PROMPTS)
-    model.float()
+def test_probabilities_are_float32_sum_to_one_and_can_train_a_probe(tmp_path):
+    model, tokenizer = load_model(make_llama(tmp_path), device="cpu", dtype="bfloat16")
+    probs = next_token_probs(model, tokenizer, PROMPTS)
     assert probs.dtype == torch.float32
     assert probs.shape == (3, model.config.vocab_size)
     torch.testing.assert_close(probs.sum(dim=-1), torch.ones(3))
@@ -185,8 +153,8 @@ def test_probabilities_are_float32_sum_to_one_and_can_train_a_probe(pair, tmp_pa
 # Tokens as a reader sees them
 
 
-def test_tokens_of_a_byte_level_tokenizer(pair):
-    _, tokenizer = pair
+def test_tokens_of_a_byte_level_tokenizer(tiny):
+    _, tokenizer = tiny
     ids = tokenizer("the ball\n é$😀")["input_ids"]
     strings = token_strings(tokenizer, torch.tensor(ids))
     assert "".join(strings).endswith(" ball\n <0xC3><0xA9>$<0xF0><0x9F><0x98><0x80>")
@@ -215,14 +183,8 @@ def test_tokens_of_a_sentencepiece_tokenizer_keep_their_spaces():
     assert token_strings(tokenizer, range(8)) == wanted
 
 
-def test_token_strings_wants_one_row(pair):
-    _, tokenizer = pair
-    with pytest.raises(ValueError, match=r"one row, \(seq,\), not \(1, 3\): use ids\[0\]"):
-        token_strings(tokenizer, torch.tensor([[1, 2, 3]]))
-
-
-def test_top_tokens_are_sorted_and_named(pair):
-    _, tokenizer = pair
+def test_top_tokens_are_sorted_and_named(tiny):
+    _, tokenizer = tiny
     probs = torch.zeros(len(tokenizer) + 8)  # a model's vocabulary is often rounded up
     probs[[40, 50, len(tokenizer) + 1]] = torch.tensor([0.25, 0.5, 0.125])
     names = [*token_strings(tokenizer, [50, 40]), f"<id {len(tokenizer) + 1}>"]
@@ -230,11 +192,13 @@ def test_top_tokens_are_sorted_and_named(pair):
 
 
 @pytest.mark.parametrize("k", [0, 11])
-def test_top_tokens_refuses_what_is_not_there(pair, k):
+def test_top_tokens_refuses_what_is_not_there(tiny, k):
     with pytest.raises(ValueError, match=f"k is {k}: it must be between 1 and 10"):
-        top_tokens(torch.ones(10), pair[1], k=k)
+        top_tokens(torch.ones(10), tiny[1], k=k)
     with pytest.raises(ValueError, match=r"\(vocab,\), not \(1, 10\): use probs\[0\]"):
-        top_tokens(torch.ones(1, 10), pair[1])
+        top_tokens(torch.ones(1, 10), tiny[1])
+    with pytest.raises(ValueError, match=r"one row, \(seq,\), not \(1, 3\): use ids\[0\]"):
+        token_strings(tiny[1], torch.tensor([[1, 2, 3]]))
 
 
 # Filters
@@ -279,19 +243,12 @@ def test_filters_equal_transformers_bit_for_bit(kind):
     assert torch.equal(logits, before)
 
 
-def test_filters_equal_what_generate_draws_from(pair):
-    model, tokenizer = pair
+def test_filters_equal_what_generate_draws_from(tiny):
+    model, tokenizer = tiny
     setting = {"temperature": 0.7, "top_k": 40, "top_p": 0.8, "min_p": 0.02}
-    drawn = model.generate(
-        **encode(model, tokenizer, PROMPT),
-        **setting,
-        do_sample=True,
-        max_new_tokens=3,
-        pad_token_id=tokenizer.eos_token_id,
-        return_dict_in_generate=True,
-        output_scores=True,
-        output_logits=True,
-    )
+    told = dict.fromkeys(["return_dict_in_generate", "output_scores", "output_logits"], True)
+    options = {"do_sample": True, "max_new_tokens": 3, "pad_token_id": tokenizer.eos_token_id}
+    drawn = model.generate(**encode(model, tokenizer, PROMPT), **setting, **options, **told)
     for logits, scores in zip(drawn.logits, drawn.scores, strict=True):
         assert torch.equal(filter_logits(logits, **setting), scores)
 
@@ -331,8 +288,8 @@ def generated(model, tokenizer, count=24, **options):
     ].tolist()
 
 
-def test_greedy_steps_equal_generate_token_by_token(pair):
-    model, tokenizer = pair
+def test_greedy_steps_equal_generate_token_by_token(tiny):
+    model, tokenizer = tiny
     steps = list(decoding_steps(model, tokenizer, PROMPT, max_new_tokens=24))
     assert [step.token_id for step in steps] == generated(model, tokenizer)
     for step in steps:
@@ -341,8 +298,8 @@ def test_greedy_steps_equal_generate_token_by_token(pair):
         torch.testing.assert_close(step.probs.sum(), torch.tensor(1.0))
 
 
-def test_each_steps_probabilities_are_those_of_reading_all_again(pair):
-    model, tokenizer = pair
+def test_each_steps_probabilities_are_those_of_reading_all_again(tiny):
+    model, tokenizer = tiny
     ids = tokenizer(PROMPT)["input_ids"]
     for step in decoding_steps(model, tokenizer, PROMPT, max_new_tokens=5):
         with torch.no_grad():
@@ -351,31 +308,28 @@ def test_each_steps_probabilities_are_those_of_reading_all_again(pair):
         ids = [*ids, step.token_id]
 
 
-def test_the_cache_is_used_and_nothing_stays_behind(pair):
-    model, tokenizer = pair
+def test_the_cache_is_used_and_nothing_stays_behind(tiny):
+    model, tokenizer = tiny
     read = []
     handle = model.register_forward_pre_hook(
         lambda module, args, kwargs: read.append(kwargs["input_ids"].shape[1]), with_kwargs=True
     )
-    hooks = sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())
-    config = model.generation_config.to_dict()
+    hooks, config = count_hooks(model), model.generation_config.to_dict()
     try:
         steps = decoding_steps(model, tokenizer, PROMPT, max_new_tokens=9)
         assert read == []  # nothing is computed before it is asked for
         next(steps), next(steps), next(steps)
         assert torch.is_grad_enabled()
         steps.close()
-        after = sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())
     finally:
         handle.remove()
     assert read == [len(tokenizer(PROMPT)["input_ids"]), 1, 1]
-    assert after == hooks
-    assert model.generation_config.to_dict() == config
-    assert torch.is_grad_enabled()
+    assert count_hooks(model) == hooks - 1
+    assert model.generation_config.to_dict() == config and torch.is_grad_enabled()
 
 
-def test_sampling_equals_generate_with_the_same_seed(pair):
-    model, tokenizer = pair
+def test_sampling_equals_generate_with_the_same_seed(tiny):
+    model, tokenizer = tiny
     setting = {"temperature": 0.9, "top_k": 50, "top_p": 0.9}
 
     def choose(logits):
@@ -389,19 +343,17 @@ def test_sampling_equals_generate_with_the_same_seed(pair):
 
 
 @pytest.mark.parametrize("as_list", [True, False])
-def test_an_end_token_ends_it_and_is_given(pair, monkeypatch, as_list):
-    model, tokenizer = pair
+def test_an_end_token_ends_it_and_is_given(tiny, monkeypatch, as_list):
+    model, tokenizer = tiny
     greedy = generated(model, tokenizer)
     end = greedy[4]
     monkeypatch.setattr(model.generation_config, "eos_token_id", [3, end] if as_list else end)
     steps = list(decoding_steps(model, tokenizer, PROMPT, max_new_tokens=24))
     assert [step.token_id for step in steps] == greedy[: greedy.index(end) + 1]
-
-
-def test_a_model_with_no_end_token_goes_on(pair, monkeypatch):
-    model, tokenizer = pair
-    monkeypatch.setattr(model.generation_config, "eos_token_id", None)
-    assert len(list(decoding_steps(model, tokenizer, PROMPT, max_new_tokens=7))) == 7
+    monkeypatch.setattr(
+        model.generation_config, "eos_token_id", None
+    )  # a model without one goes on
+    assert len(list(decoding_steps(model, tokenizer, PROMPT, max_new_tokens=24))) == 24
 
 
 def test_it_stops_when_the_context_has_been_read(small_context):
@@ -412,28 +364,20 @@ def test_it_stops_when_the_context_has_been_read(small_context):
     assert len(list(decoding_steps(model, tokenizer, "!" * 16, max_new_tokens=50))) == 1
 
 
-def test_the_text_starts_with_the_prompt_and_leaves_special_tokens_out(pair):
-    model, tokenizer = pair
+def test_the_text_starts_with_the_prompt_and_leaves_special_tokens_out(tiny):
+    model, tokenizer = tiny
     wanted = iter([*tokenizer(" ball é", add_special_tokens=False)["input_ids"]])
-    steps = list(
-        decoding_steps(
-            model,
-            tokenizer,
-            "  Hi there .",
-            max_new_tokens=50,
-            choose=lambda logits: next(wanted, tokenizer.eos_token_id),
-        )
-    )
-    assert steps[-1].text == "  Hi there . ball é"
-    assert steps[-1].token_id == tokenizer.eos_token_id
+    end = tokenizer.eos_token_id
+    options = {"max_new_tokens": 50, "choose": lambda logits: next(wanted, end)}
+    *_, last = decoding_steps(model, tokenizer, "  Hi there .", **options)
+    assert last.text == "  Hi there . ball é" and last.token_id == end
     special = f"{tokenizer.eos_token} Hi"  # what the reader wrote stays
-    assert next(decoding_steps(model, tokenizer, special, max_new_tokens=1)).text.startswith(
-        special
-    )
+    (step,) = decoding_steps(model, tokenizer, special, max_new_tokens=1)
+    assert step.text.startswith(special)
 
 
-def test_a_model_without_a_cache_reads_all_again(pair, monkeypatch):
-    model, tokenizer = pair
+def test_a_model_without_a_cache_reads_all_again(tiny, monkeypatch):
+    model, tokenizer = tiny
     wanted = generated(model, tokenizer, count=4)
     whole = model.forward
 
@@ -445,14 +389,16 @@ def test_a_model_without_a_cache_reads_all_again(pair, monkeypatch):
     assert [step.token_id for step in steps] == wanted
 
 
-def test_mistakes_are_told_before_the_first_step(pair):
-    model, tokenizer = pair
-    with pytest.raises(ValueError, match="is empty"):
-        decoding_steps(model, tokenizer, "", max_new_tokens=3)
-    with pytest.raises(ValueError, match="prompt must be one string"):
-        decoding_steps(model, tokenizer, [PROMPT], max_new_tokens=3)
-    with pytest.raises(ValueError, match="max_new_tokens is 0"):
-        decoding_steps(model, tokenizer, PROMPT, max_new_tokens=0)
+def test_mistakes_are_told_before_the_first_step(tiny):
+    model, tokenizer = tiny
+    wrong = [
+        ("", 3, "is empty"),
+        ([PROMPT], 3, "must be one string"),
+        (PROMPT, 0, "max_new_tokens"),
+    ]
+    for prompt, count, message in wrong:
+        with pytest.raises(ValueError, match=message):
+            decoding_steps(model, tokenizer, prompt, max_new_tokens=count)
     steps = decoding_steps(model, tokenizer, PROMPT, max_new_tokens=3, choose=lambda logits: 9999)
     with pytest.raises(ValueError, match="choose gave 9999: token ids here go from 0 to"):
         next(steps)

@@ -57,14 +57,12 @@ def test_residual_stream_equals_a_run_for_each_place(tiny):
     layers = decoder_layers(model)
     last = read_activations(model, **source_inputs)[len(layers)]  # before the final norm
     want = []
-    for i in range(len(layers) + 1):
+    for i, source in enumerate([*states[:-1], last]):
         module, kind = (layers[i - 1], "output") if i else (layers[0], "input")
-        source = last if i == len(layers) else states[i]
-        seq = source.shape[1]
-        runs = [run_patched(model, inputs, module, source[0, t], t, kind) for t in range(seq)]
+        runs = [run_patched(model, inputs, module, h, t, kind) for t, h in enumerate(source[0])]
         want.append(runs)
     got = patch_each(model, tokenizer, prompt, read_activations(model, **source_inputs), score)
-    assert got.shape == (len(layers) + 1, seq) and got.dtype == torch.float32
+    assert got.shape == (len(layers) + 1, last.shape[1]) and got.dtype == torch.float32
     torch.testing.assert_close(got, torch.tensor(want), rtol=1e-4, atol=1e-4)
 
 
@@ -123,7 +121,7 @@ def test_a_part_put_back_where_it_was_changes_nothing(kind, part):
     assert (other - plain).abs().max() > 1e-4
 
 
-def test_one_pass_for_each_layer(tiny):
+def test_one_pass_for_each_layer_and_progress_is_shown(tiny):
     model, tokenizer = tiny
     source_inputs, inputs, prompt = two_prompts(model, tokenizer)
     source = read_activations(model, **source_inputs, layers=[0, 2])
@@ -131,19 +129,12 @@ def test_one_pass_for_each_layer(tiny):
     handle = model.register_forward_pre_hook(
         lambda m, args, kwargs: shapes.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
     )
-    got = patch_each(model, tokenizer, prompt, source, score)
+    with redirect_stderr(io.StringIO()) as shown:
+        got = patch_each(model, tokenizer, prompt, source, score)
     handle.remove()
     seq = inputs["input_ids"].shape[1]
-    assert shapes == [(seq, seq)] * 2
-    assert got.shape == (2, seq)
-
-
-def test_progress_is_shown(tiny):
-    model, tokenizer = tiny
-    source_inputs, _, prompt = two_prompts(model, tokenizer)
-    with redirect_stderr(io.StringIO()) as shown:
-        patch_each(model, tokenizer, prompt, read_activations(model, **source_inputs), score)
-    assert "patching" in shown.getvalue() and "/5" in shown.getvalue()
+    assert shapes == [(seq, seq)] * 2 and got.shape == (2, seq)
+    assert "patching" in shown.getvalue() and "/2" in shown.getvalue()
 
 
 def test_nothing_is_left_or_changed(tiny):
@@ -189,7 +180,7 @@ def test_wrong_sources_and_scores(tiny):
 
 def test_a_layer_without_attention_is_named():
     model = architectures.build("mamba")
-    with pytest.raises(ValueError, match="no part that is known as attention.*mixer"):
+    with pytest.raises(ValueError, match=r"no part that is known as attention.*mixer"):
         read_parts(model, part="attention", **architectures.inputs_of(model))
 
 

@@ -2,25 +2,26 @@
 
 Chuang et al. 2023, "DoLa: Decoding by Contrasting Layers Improves Factuality in Large Language
 Models", arXiv:2309.03883. The defaults follow the paper. `kl_swapped`, `batch_average` and
-`final_norm` switch to what the authors' released code does. By hand: lesson 06.
+`final_norm` switch to what the authors' released code does. By hand: the lesson on DoLa.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
-from transformers import LogitsProcessor
+from torch import Tensor
+from transformers import LogitsProcessor, PreTrainedModel
 
 from tutorial_utils.activations.layers import find_decoder_layers, layer_numbers
 from tutorial_utils.activations.record_and_edit import record_activations
 from tutorial_utils.lens import kl_divergence, unembed
 
-MOST = 20  # layers that "low" and "high" look at; the paper's parts of a model have no more
+# How many layers "low" and "high" look through: no part of a model in the paper has more.
+MAX_CANDIDATES = 20
 
 
 def jensen_shannon(logits: Tensor, other: Tensor, *, swapped: bool = False) -> Tensor:
@@ -28,32 +29,33 @@ def jensen_shannon(logits: Tensor, other: Tensor, *, swapped: bool = False) -> T
 
     The mean of D(p || m) and D(q || m), where m is the mean of p and q (Lin 1991,
     doi:10.1109/18.61115); `swapped` takes D(m || p) and D(m || q), which has no upper end. Both
-    `(..., vocab)`, to `(...)`, float32. By hand: lesson 06.
+    `(..., vocab)`, to `(...)`, float32. By hand: the lesson on DoLa.
     """
     log_p, log_q = (z.float().log_softmax(dim=-1) for z in (logits, other))
     log_m = torch.logaddexp(log_p, log_q) - math.log(2)
     pairs = [(log_m, log_p), (log_m, log_q)] if swapped else [(log_p, log_m), (log_q, log_m)]
-    return sum(kl_divergence(*pair) for pair in pairs).clamp(min=0) / 2  # rounding: -1e-8
+    one, two = (kl_divergence(*pair) for pair in pairs)
+    return (one + two).clamp(min=0) / 2  # rounding can give -1e-8
 
 
-def candidate_layers(model: nn.Module, which: str | int | Iterable[int] = "low") -> list[int]:
+def candidate_layers(model: PreTrainedModel, which: str | int | Iterable[int] = "low") -> list[int]:
     """The numbers of the layers to choose from, lowest first.
 
     "low" and "high" are the even layers of the lower or the upper half of layers 0 to n - 1, in
     models of more than 40 layers of the first or last 20. With tied embeddings "low" leaves out
     layer 0, which would give back the token just read. Or the numbers themselves, or one number;
     negative ones count from the end. Layer n has nothing to be contrasted with: ValueError.
-    By hand: lesson 06.
+    By hand: the lesson on DoLa.
     """
     n = len(find_decoder_layers(model))
     if isinstance(which, str):
         if which not in ("low", "high"):
             raise ValueError(f'candidates are "low", "high" or layer numbers, not {which!r}')
         if which == "high":
-            found = [i for i in range(max(n // 2, n - MOST), n) if i % 2 == 0]
+            found = [i for i in range(max(n // 2, n - MAX_CANDIDATES), n) if i % 2 == 0]
             return found or [n - 1]
-        found = range(0, max(1, min(n // 2, MOST)), 2)
-        return [i for i in found if i or not _tied(model)] or [min(1, n - 1)]
+        lower = range(0, max(1, min(n // 2, MAX_CANDIDATES)), 2)
+        return [i for i in lower if i or not _tied(model)] or [min(1, n - 1)]
     numbers = sorted(layer_numbers([which] if isinstance(which, int) else which, n))
     if numbers[-1] == n:
         raise ValueError(
@@ -63,14 +65,14 @@ def candidate_layers(model: nn.Module, which: str | int | Iterable[int] = "low")
     return numbers
 
 
-def _tied(model: nn.Module) -> bool:
+def _tied(model: PreTrainedModel) -> bool:
     """Whether one matrix is both the embedding and the unembedding."""
     ends = model.get_input_embeddings(), model.get_output_embeddings()
     return None not in ends and ends[0].weight is ends[1].weight
 
 
 class Contrast(NamedTuple):
-    """Scores `(..., vocab)`, the layer picked `(...)`, divergence `(candidates, ...)` in bits."""
+    """Scores `(..., vocab)`, the layer picked `(...)`, divergences `(candidates, ...)` in bits."""
 
     scores: Tensor
     layer: Tensor
@@ -93,7 +95,8 @@ def contrast_logits(
 
     `kl_swapped` takes D(m || q) instead of D(q || m) in the divergence, and `batch_average` takes
     its mean over the first axis, so that all rows get one layer: the released code does both.
-    Raises ValueError for other shapes and for an alpha that is not from 0 to 1. By hand: lesson 06.
+    Raises ValueError for other shapes and for an alpha that is not from 0 to 1.
+    By hand: the lesson on DoLa.
     """
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha is {alpha}: it must be from 0, all tokens, to 1, the first choice")
@@ -128,7 +131,7 @@ def contrast_logits(
 
 @contextmanager
 def contrast_layers(
-    model: nn.Module,
+    model: PreTrainedModel,
     candidates: str | int | Iterable[int] = "low",
     *,
     alpha: float = 0.1,
@@ -146,7 +149,7 @@ def contrast_layers(
     unembeds the candidates without the final norm, as the released code does. Prompts padded on
     the left give what each gives alone, unless `batch_average` is set. No beam search. Options of
     `generate` such as `repetition_penalty` act before the contrast; a processor put after it in the
-    list acts on the contrasted scores. By hand: lesson 06.
+    list acts on the contrasted scores. By hand: the lesson on DoLa.
     """
     numbers = candidate_layers(model, candidates)
     options = {"alpha": alpha, "kl_swapped": kl_swapped, "batch_average": batch_average}
@@ -164,11 +167,15 @@ def contrast_layers(
 class ContrastProcessor(LogitsProcessor):
     """What `contrast_layers` gives; `picked` grows by one tensor `(batch,)` with each new token."""
 
-    def __init__(self, activations: Mapping[int, Tensor], head, options: dict) -> None:
-        self.activations, self.head, self.options = activations, head, options
+    def __init__(
+        self, activations: Mapping[int, Tensor], head: Callable[[Tensor], Tensor], options: dict
+    ) -> None:
+        self.activations: Mapping[int, Tensor] | None = activations
+        self.head, self.options = head, options
         self.picked: list[Tensor] = []
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Contrast the scores (batch, vocab) that the model's last layer gave."""
         if self.activations is None:
             raise ValueError(
                 "this processor works inside the `with contrast_layers(...)` block only"

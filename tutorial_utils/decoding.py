@@ -6,8 +6,7 @@ import inspect
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
@@ -17,10 +16,33 @@ from transformers.convert_slow_tokenizer import bytes_to_unicode
 BYTE_OF_SYMBOL = {symbol: byte for byte, symbol in bytes_to_unicode().items()}
 
 
+def context_length(model: PreTrainedModel) -> int | None:
+    """How many tokens the model reads at most; None where its configuration does not tell."""
+    return getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
+
+
+def end_ids(model: PreTrainedModel) -> list[int]:
+    """Ids of the tokens after which the model stops writing; none where it has no such token."""
+    ends = model.generation_config.eos_token_id if model.generation_config else None
+    return [] if ends is None else list(ends) if isinstance(ends, (list, tuple)) else [int(ends)]
+
+
+def input_device(model: PreTrainedModel) -> torch.device:
+    """Where the embedding is run: token ids go there."""
+    embedding = model.get_input_embeddings()
+    # What is offloaded lies on "meta", and accelerate's hook knows where it is brought to.
+    hook = getattr(embedding, "_hf_hook", None)
+    places = [getattr(each, "execution_device", None) for each in getattr(hook, "hooks", [hook])]
+    place = next((place for place in places if place is not None), None)
+    if place is None:
+        place = next((weight.device for weight in embedding.parameters()), model.device)
+    return torch.device(place)
+
+
 def encode(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: str | list[str]
 ) -> BatchEncoding:
-    """Token ids of one prompt or of a list of prompts, on the model's device.
+    """Token ids of one prompt or of a list of prompts, where the model's embedding is.
 
     Gives `input_ids` and `attention_mask`, both `(batch, seq)`; a `str` is a batch of one. Shorter
     prompts of a list are padded on the left, so that the last position is the last token of each.
@@ -34,7 +56,7 @@ def encode(
         raise ValueError(f"prompts must be a string or a list of strings, not {prompts!r:.80}")
     if not texts:
         raise ValueError("there are no prompts: the list is empty, give at least one string")
-    context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    context = context_length(model)
     # Padded below and not by the tokenizer, which would need a pad token and another setting.
     rows = [tokenizer(text, verbose=False)["input_ids"] if text else [] for text in texts]
     for number, row in enumerate(rows):
@@ -50,12 +72,17 @@ def encode(
     length = max(map(len, rows))
     ids = torch.tensor([[pad] * (length - len(row)) + row for row in rows])
     mask = torch.tensor([[0] * (length - len(row)) + [1] * len(row) for row in rows])
-    return BatchEncoding({"input_ids": ids, "attention_mask": mask}).to(model.device)
+    return BatchEncoding({"input_ids": ids, "attention_mask": mask}).to(input_device(model))
 
 
 @torch.no_grad()
-def forward_pass(model: PreTrainedModel, ids: torch.Tensor, mask: torch.Tensor, **options: object):
-    """One forward pass over the last tokens of `mask`'s; by default logits of the last only."""
+def forward_pass(
+    model: PreTrainedModel, ids: torch.Tensor, mask: torch.Tensor, **options: object
+) -> Any:
+    """What the model gives for `ids` (batch, seq), by default with the logits of the last only.
+
+    `mask` (batch, all tokens) also covers the tokens in the KV cache, which come before `ids`.
+    """
     positions = (mask.cumsum(dim=-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
     options = {"position_ids": positions, "logits_to_keep": 1, **options}
     known = inspect.signature(model.forward).parameters  # not every architecture takes all of them
@@ -69,7 +96,7 @@ def next_token_logits(
     """Scores of every token as the next one, `(batch, vocab)`, float32, without gradients.
 
     Read at the last token of each prompt. A prompt in a padded batch gives the same as alone, up
-    to rounding. Errors as in `encode`. By hand: lesson 02.
+    to rounding. Errors as in `encode`. By hand: the lesson on logits and softmax.
     """
     inputs = encode(model, tokenizer, prompts)
     outputs = forward_pass(model, inputs["input_ids"], inputs["attention_mask"], use_cache=False)
@@ -81,7 +108,8 @@ def next_token_probs(
 ) -> torch.Tensor:
     """Probability of every token as the next one, `(batch, vocab)`, float32; each row sums to 1.
 
-    The softmax of `next_token_logits`, with the same errors. By hand: lesson 02.
+    The softmax of `next_token_logits`, with the same errors.
+    By hand: the lesson on logits and softmax.
     """
     return next_token_logits(model, tokenizer, prompts).softmax(dim=-1)
 
@@ -92,7 +120,7 @@ def token_strings(
     """Each id of `(seq,)` as a reader should see it: the text it stands for, special tokens too.
 
     Spaces are kept. Bytes that are only part of a character are shown like `<0xE2>`, and an id
-    that the tokenizer does not know like `<id 400>`. By hand: lesson 01.
+    that the tokenizer does not know like `<id 400>`. By hand: the lesson on tokenization.
     """
     ids = ids if isinstance(ids, torch.Tensor) else torch.tensor(list(ids), dtype=torch.long)
     if ids.ndim != 1:
@@ -101,10 +129,10 @@ def token_strings(
 
 
 def _token_string(tokenizer: PreTrainedTokenizerBase, token_id: int) -> str:
-    token = tokenizer.convert_ids_to_tokens(token_id) if token_id >= 0 else None
+    token = tokenizer.convert_ids_to_tokens([token_id])[0] if token_id >= 0 else None
     if token is None:  # a model's output is often padded to a round number, beyond the last token
         return f"<id {token_id}>"
-    text = tokenizer.decode([token_id], clean_up_tokenization_spaces=False)
+    text = str(tokenizer.decode([token_id], clean_up_tokenization_spaces=False))
     if "\N{REPLACEMENT CHARACTER}" in text and all(char in BYTE_OF_SYMBOL for char in token):
         raw = bytes(BYTE_OF_SYMBOL[char] for char in token)
         # "surrogateescape" turns a byte that cannot be decoded into U+DC00 plus that byte.
@@ -118,7 +146,10 @@ def _token_string(tokenizer: PreTrainedTokenizerBase, token_id: int) -> str:
 def top_tokens(
     probs: torch.Tensor, tokenizer: PreTrainedTokenizerBase, k: int = 5
 ) -> list[tuple[str, float]]:
-    """The `k` tokens of `(vocab,)` with the highest probability, best first, and what it is."""
+    """The `k` most probable tokens of `(vocab,)`, best first: (text, probability) of each.
+
+    Raises `ValueError` for other shapes and for a `k` that is not from 1 to the vocabulary's size.
+    """
     if probs.ndim != 1:
         raise ValueError(
             f"probs must be one distribution, (vocab,), not {tuple(probs.shape)}: use probs[0]"
@@ -142,8 +173,9 @@ def filter_logits(
     In the order of transformers' `generate`: temperature, top-k (the `k` highest, and what ties
     with the last of them), top-p (the fewest tokens whose probabilities reach `top_p`; Holtzman et
     al. 2020, arXiv:1904.09751), min-p (those with at least `min_p` times the highest probability;
-    Nguyen et al. 2024, arXiv:2407.01082). The most probable token always stays. By hand: lesson 02
-    (temperature) and lesson 03 (the filters).
+    Nguyen et al. 2024, arXiv:2407.01082). The most probable token always stays.
+
+    By hand: the lesson on logits and softmax (temperature) and the lesson on decoding (filters).
     """
     if not 0 < temperature < math.inf:
         raise ValueError(
@@ -173,7 +205,7 @@ def filter_logits(
 
 
 class DecodingStep(NamedTuple):
-    """One chosen token: its id, the probabilities `(vocab,)` it was chosen from, text so far."""
+    """One chosen token: its id, the probabilities (vocab,) before it, the text that it ends."""
 
     token_id: int
     probs: torch.Tensor
@@ -190,13 +222,13 @@ def decoding_steps(
 ) -> Iterator[DecodingStep]:
     """Continue `prompt` token by token with the KV cache, giving one `DecodingStep` for each.
 
-    `choose` takes the logits `(vocab,)`, float32, and gives a token id. The default is greedy, and
-    gives what `model.generate(..., do_sample=False)` gives. To sample:
+    `choose` takes the logits `(vocab,)`, float32, and gives a token id. The default is greedy, as
+    `model.generate(..., do_sample=False)`. To sample:
     `choose=lambda logits: filter_logits(logits, top_p=0.9).softmax(-1).multinomial(1)`.
     `probs` is the softmax of those logits, before any filter of `choose`. `text` is the prompt and
     what came after it. Stops after `max_new_tokens`, after an end token of
     `model.generation_config`, and once the model has read as many tokens as its context holds.
-    Errors are raised at once, before the first step. By hand: lesson 03.
+    Errors are raised at once, before the first step. By hand: the lesson on decoding.
     """
     if not isinstance(prompt, str):
         raise ValueError(f"prompt must be one string, not {prompt!r:.80}")
@@ -207,12 +239,21 @@ def decoding_steps(
     )
 
 
-def _steps(model, tokenizer, prompt, inputs, max_new_tokens, choose) -> Iterator[DecodingStep]:
+def _steps(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: str,
+    inputs: BatchEncoding,
+    max_new_tokens: int,
+    choose: Callable[[torch.Tensor], torch.Tensor | int],
+) -> Iterator[DecodingStep]:
     ids, mask = inputs["input_ids"], inputs["attention_mask"]
-    ends = model.generation_config.eos_token_id
-    ends = ends if isinstance(ends, (list, tuple)) else [ends]
-    context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    decode = partial(tokenizer.decode, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    ends, context = end_ids(model), context_length(model)
+
+    def decode(row: torch.Tensor) -> str:
+        options = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
+        return str(tokenizer.decode(row, **options))
+
     before = len(decode(ids[0]))
     known = inspect.signature(model.forward).parameters
     kv_cache = "cache" if "cache" in known else "past_key_values"  # before transformers 5.24

@@ -1,7 +1,8 @@
 """The logit lens: what the residual stream of a layer says about the next token.
 
 The last steps of a model, from the residual stream after its last decoder layer to the logits, are
-applied to any layer (nostalgebraist 2020, "interpreting GPT: the logit lens"). By hand: lesson 05.
+applied to any layer (nostalgebraist 2020, "interpreting GPT: the logit lens"). By hand: the
+lesson on the logit lens.
 """
 
 from __future__ import annotations
@@ -10,10 +11,12 @@ import math
 from collections.abc import Iterable, Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from transformers import PreTrainedModel
 
 from tutorial_utils.activations.hooks import aside, check_stream, hooked_layers
 from tutorial_utils.activations.layers import DecoderLayers, locate
+from tutorial_utils.decoding import input_device
 
 NO_LENS = (
     "the logits of {} are made of more than the residual stream of its last layer, so that no "
@@ -21,7 +24,7 @@ NO_LENS = (
 )
 
 
-def unembed(model: nn.Module, hidden: Tensor) -> Tensor:
+def unembed(model: PreTrainedModel, hidden: Tensor) -> Tensor:
     """Logits `(..., vocab)` that the model makes of a residual stream `hidden` `(..., hidden)`.
 
     Final norm, unembedding, and what else this model does to its logits, such as scaling or
@@ -30,7 +33,7 @@ def unembed(model: nn.Module, hidden: Tensor) -> Tensor:
     `edit_activations` do not notice that run. Gradients only where `hidden` carries them.
 
     Raises ValueError for another width than the model's, and for a model that cannot do it.
-    By hand: lesson 05.
+    By hand: the lesson on the logit lens.
     """
     where = locate(model)
     if not isinstance(hidden, Tensor) or not hidden.is_floating_point() or not hidden.dim():
@@ -43,7 +46,8 @@ def unembed(model: nn.Module, hidden: Tensor) -> Tensor:
         )
     count = hidden[..., 0].numel()
     rows = hidden.reshape(-1, 1, hidden.shape[-1])  # each row a prompt of one token
-    rows = rows.expand(max(count, 2), 1, -1)  # a model that mixes one row with its token shows not
+    # At least two rows: with one, a model that also uses its input token would go unnoticed.
+    rows = rows.expand(max(count, 2), 1, -1)
     with torch.set_grad_enabled(hidden.requires_grad and torch.is_grad_enabled()):
         try:
             logits = _last_steps(model, where, rows, tokens=[0])
@@ -54,9 +58,11 @@ def unembed(model: nn.Module, hidden: Tensor) -> Tensor:
     return logits.reshape(len(rows), -1)[:count].reshape(*hidden.shape[:-1], -1)
 
 
-def _last_steps(model: nn.Module, where: DecoderLayers, rows: Tensor, tokens: list[int]) -> Tensor:
+def _last_steps(
+    model: PreTrainedModel, where: DecoderLayers, rows: Tensor, tokens: list[int]
+) -> Tensor:
     """Run the model on prompts of one token each, with `rows` in place of layer n's output."""
-    ids = torch.tensor(tokens, device=model.device)[:, None]
+    ids = torch.tensor(tokens, device=input_device(model))[:, None]
     mask = torch.ones_like(ids)  # or a model may warn that token 0 is its padding
 
     def put_in(number: int, stream: Tensor) -> Tensor:
@@ -74,7 +80,10 @@ def _last_steps(model: nn.Module, where: DecoderLayers, rows: Tensor, tokens: li
     return logits
 
 
-def _last_steps_with_as_many_tokens(model: nn.Module, where: DecoderLayers, rows: Tensor) -> Tensor:
+def _last_steps_with_as_many_tokens(
+    model: PreTrainedModel, where: DecoderLayers, rows: Tensor
+) -> Tensor:
+    """Run twice, on different tokens: what the tokens say must not reach the logits."""
     name = type(model).__name__
     try:
         logits, again = (_last_steps(model, where, rows, [i] * len(rows)) for i in (0, 1))
@@ -86,21 +95,22 @@ def _last_steps_with_as_many_tokens(model: nn.Module, where: DecoderLayers, rows
 
 
 def logit_lens(
-    model: nn.Module, activations: Mapping[int, Tensor], layers: Iterable[int] | None = None
+    model: PreTrainedModel, activations: Mapping[int, Tensor], layers: Iterable[int] | None = None
 ) -> dict[int, Tensor]:
     """The logits of each layer, `{layer: (batch, seq, vocab)}`, from recorded activations.
 
     `activations` is what `record_activations` or `read_activations` gave, `layers` are some of its
     layer numbers, all by default. With `positions="last"` in the recorder seq is 1. All logits are
     in memory at once: 33 layers, 1000 tokens and a vocabulary of 128256 take 8.5 GB in half
-    precision. Where that is too much, `lens_choices` keeps the best few. By hand: lesson 05.
+    precision. Where that is too much, `lens_choices` keeps the best few.
+    By hand: the lesson on the logit lens.
     """
     stacked = _stacked(activations, layers)
     return dict(zip(stacked, unembed(model, torch.stack([*stacked.values()])), strict=True))
 
 
 def lens_choices(
-    model: nn.Module,
+    model: PreTrainedModel,
     activations: Mapping[int, Tensor],
     layers: Iterable[int] | None = None,
     *,
@@ -109,7 +119,7 @@ def lens_choices(
     """The `k` most probable tokens at each layer and position: their probabilities and their ids.
 
     Both are `(layers, batch, seq, k)`, best first, float32 and whole numbers, on the CPU. The
-    logits of at most 256 positions are in memory at once. By hand: lesson 05.
+    logits of at most 256 positions are in memory at once. By hand: the lesson on the logit lens.
     """
     stacked = torch.stack([*_stacked(activations, layers).values()])
     best = [
@@ -133,7 +143,7 @@ def answer_layer(first_choices: Tensor, answers: Tensor) -> Tensor:
     """The first layer at which the answer is first choice, `(...)`; -1 where it is at none.
 
     `first_choices` `(layers, ...)` are token ids, row i of layer i; `answers` `(...)` the ids to
-    find. By hand: lesson 05.
+    find. By hand: the lesson on the logit lens.
     """
     if first_choices.shape[1:] != answers.shape or not len(first_choices):
         raise ValueError(
@@ -145,9 +155,9 @@ def answer_layer(first_choices: Tensor, answers: Tensor) -> Tensor:
 
 
 def entropy(logits: Tensor) -> Tensor:
-    """Entropy of softmax(logits) in bits, `(..., vocab)` to `(...)`, float32. By hand: lesson 05.
+    """Entropy of softmax(logits) in bits, `(..., vocab)` to `(...)`, float32.
 
-    0 is certain, log2(vocab) is knowing nothing.
+    0 is certain, log2(vocab) is knowing nothing. By hand: the lesson on the logit lens.
     """
     log_p = logits.float().log_softmax(dim=-1)
     return -(log_p.exp() * log_p).nan_to_num().sum(dim=-1) / math.log(2)  # 0 log 0 is 0
@@ -157,7 +167,8 @@ def kl_divergence(logits: Tensor, other: Tensor) -> Tensor:
     """D(p ‖ q) = Σ p log2(p / q) in bits, of p = softmax(logits) and q = softmax(other).
 
     Both `(..., vocab)`, to `(...)`, float32; infinite where q is 0 and p is not. What it costs, in
-    bits for each token, to take q for p (Kullback and Leibler 1951). By hand: lesson 05.
+    bits for each token, to take q for p (Kullback and Leibler 1951, doi:10.1214/aoms/1177729694).
+    By hand: the lesson on the logit lens.
     """
     log_p, log_q = (z.float().log_softmax(dim=-1) for z in (logits, other))
     p = log_p.exp()

@@ -1,7 +1,8 @@
-"""Numbers that say something about recorded activations: one for each layer and token, or pair.
+"""Norms, changes and similarities of recorded activations.
 
-`activations` is what `record_activations` gives: {layer number: tensor (batch, seq, hidden)}. All
-results are float32 on the CPU and are of the first prompt of the batch. By hand: lesson 04.
+`activations` are what `record_activations` gives: {layer number: tensor (batch, seq, hidden)}.
+`layers` are some of its numbers, all by default. Results are float32 on the CPU, of the first
+prompt of the batch. No layers raise ValueError, a layer that was not recorded KeyError.
 """
 
 from __future__ import annotations
@@ -14,17 +15,16 @@ import torch
 def residual_norms(
     activations: Mapping[int, torch.Tensor], layers: Sequence[int] | None = None
 ) -> torch.Tensor:
-    """Euclidean norm of the residual stream, `(layers, seq)`. By hand: lesson 04."""
+    """Euclidean norm of the residual stream, `(layers, seq)`. By hand: the lesson on hooks."""
     return _stack(activations, layers).norm(dim=-1)
 
 
 def residual_changes(
     activations: Mapping[int, torch.Tensor], layers: Sequence[int] | None = None
 ) -> torch.Tensor:
-    """Norm of the difference of each two picked layers that follow, over the norm of the first.
+    """Relative change between consecutive picked layers, ‖b − a‖ / ‖a‖, `(layers - 1, seq)`.
 
-    Gives `(layers - 1, seq)`: row 0 is the change from the first to the second of `layers`. By
-    hand: lesson 04.
+    Row 0 is the change from the first to the second of `layers`. By hand: the lesson on hooks.
     """
     stacked = _stack(activations, layers)
     return (stacked[1:] - stacked[:-1]).norm(dim=-1) / stacked[:-1].norm(dim=-1)
@@ -36,7 +36,10 @@ def layer_similarity(
     *,
     position: int = -1,
 ) -> torch.Tensor:
-    """Cosine similarity between layers at one token, `(layers, layers)`. By hand: lesson 04."""
+    """Cosine similarity, -1 to 1, between layers at one token, `(layers, layers)`.
+
+    By hand: the lesson on hooks.
+    """
     at_token = torch.nn.functional.normalize(_stack(activations, layers)[:, position], dim=-1)
     return at_token @ at_token.T
 
@@ -50,7 +53,7 @@ def largest_coordinates(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The `k` coordinates furthest from 0 at one token: their numbers and values, `(layers, k)`.
 
-    Largest first; all coordinates where there are fewer than `k`. By hand: lesson 04.
+    Largest first; all coordinates where there are fewer than `k`. By hand: the lesson on hooks.
     """
     at_token = _stack(activations, layers)[:, position]
     places = at_token.abs().topk(min(k, at_token.shape[-1]), dim=-1).indices

@@ -1,7 +1,8 @@
 """Activation patching: which activation, put into another run, changes the answer?
 
 Two prompts of as many tokens are run, and an activation of the one is put into the run of the other
-(Vig et al. 2020, arXiv:2004.12265; Meng et al. 2022, arXiv:2202.05262). By hand: lesson 07.
+(Vig et al. 2020, arXiv:2004.12265; Meng et al. 2022, arXiv:2202.05262). By hand: the lesson on
+patching and steering.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -45,7 +47,7 @@ def patch_each(
 
     Gives the scores (layers, seq), float32 on the CPU, rows in the order of `source`. All tokens of
     a layer share one forward pass: row p of its batch is the prompt with token p patched. A bar
-    shows the progress. By hand: lesson 07.
+    shows the progress. By hand: the lesson on patching and steering.
     """
     seq = encode(model, tokenizer, prompt)["input_ids"].shape[1]
     _check_source(source, seq)
@@ -77,7 +79,8 @@ def read_parts(
 
     Layer i is the ith decoder layer, from 1: what its part adds to the residual stream on the way
     from layer i - 1 to layer i. (A few architectures, such as Gemma 2, normalise it in between.)
-    `inputs` is what else the model takes. The hooks are gone afterwards. By hand: lesson 07.
+    `inputs` is what else the model takes. By hand: the lesson on patching and
+    steering.
     """
     kept: dict[int, Tensor] = {}
     with ExitStack() as hooks, torch.no_grad():
@@ -128,15 +131,16 @@ def _hooked_part(
     module = _find_part(model, part, layer)
     signature = inspect.signature(module.forward)
 
-    def hook(module: nn.Module, args: tuple, kwargs: dict, output: object) -> object:
+    def hook(module: nn.Module, args: tuple, kwargs: dict, output: Any) -> object:
         is_many = isinstance(output, (tuple, list))  # attention gives its weights too
         given = output[0] if is_many else output  # OPT's is (batch * seq, hidden)
         # BLOOM and MPT add the stream inside of the part: taken off here, and put back below.
         stream = signature.bind(*args, **kwargs).arguments.get("residual", 0)
         new = function((given - stream).reshape(batch, -1, given.shape[-1]))
-        if new is not None:
-            new = new.reshape(given.shape) + stream
-            return type(output)([new, *output[1:]]) if is_many else new
+        if new is None:
+            return None
+        new = new.reshape(given.shape) + stream
+        return type(output)([new, *output[1:]]) if is_many else new
 
     handle = module.register_forward_hook(hook, with_kwargs=True)
     try:
@@ -158,6 +162,6 @@ def _find_part(model: nn.Module, part: str, layer: int) -> nn.Module:
     if not found:
         raise ValueError(
             f"decoder layer {layer} has no part that is known as {part}: its parts are "
-            f"{', '.join(children)}. Use a hook of your own, as in lesson 07"
+            f"{', '.join(children)}. Use a hook of your own, as the lesson on patching does by hand"
         )
     return found[0]

@@ -18,7 +18,8 @@ def read_harvest(folder: str | Path) -> dict[int | str, Column]:
 
     `harvest[4]` holds the vectors of layer 4, (rows, hidden). `harvest["prompt"]`, `["position"]`
     and `["token"]`, (rows,), tell of each row the number of its line, from 0, the place of its
-    token in the prompt, and the token's id. Rows are in the order of the lines. By hand: lesson 08.
+    token in the prompt, and the token's id. Rows are in the order of the lines.
+    By hand: the lesson on many prompts.
 
     Raises OSError where there is no harvest, ValueError where shards of it are missing.
     """
@@ -109,6 +110,7 @@ def open_folder(out: Path, about: dict) -> None:
 
 
 def check_prompts(path: Path, digest: str) -> None:
+    """ValueError where a shard was made from other lines than those with this SHA-256."""
     with safe_open(path, "pt") as shard:
         same = (shard.metadata() or {}).get("prompts") == digest
     if not same:
@@ -128,9 +130,11 @@ def write(path: Path, save: Callable[[Path], object]) -> None:
 
 
 def shard_path(folder: Path, number: int) -> Path:
+    """The file of shard `number`, from 0."""
     return folder / f"shard-{number:06}.safetensors"
 
 
 def missing_shards(folder: Path, shards: int) -> list[int]:
+    """Numbers of those of `shards` files that are not there."""
     there = {path.name for path in folder.glob("shard-*.safetensors")}
     return [number for number in range(shards) if shard_path(folder, number).name not in there]

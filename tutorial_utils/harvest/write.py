@@ -9,7 +9,7 @@ whole or not at all: after a kill the same command goes on where it stopped.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate, islice
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tutorial_utils.activations.layers import find_decoder_layers, layer_numbers
 from tutorial_utils.activations.record_and_edit import read_activations
+from tutorial_utils.decoding import context_length, input_device
 from tutorial_utils.harvest.files import (
     check_prompts,
     missing_shards,
@@ -55,7 +56,7 @@ def harvest_activations(
     process, processes: this one takes every `processes`-th shard, from number `process` on.
 
     A shard that is there already is left as it is. Gives the number of shards written. Read them
-    back with `read_harvest`. By hand: lesson 08.
+    back with `read_harvest`. By hand: the lesson on many prompts.
 
     Raises ValueError where the folder holds another model, other settings or other prompts, and for
     a prompt longer than the model's context, which is named by its line.
@@ -74,7 +75,7 @@ def harvest_activations(
         "model": model.config.name_or_path,
         "revision": _revision(model),
         "dtype": str(model.dtype).removeprefix("torch."),
-        "hidden": model.config.get_text_config().hidden_size,
+        "hidden": model.config.get_text_config(decoder=True).hidden_size,
         "layers": layers,
         "positions": positions,
         "lines": lines,
@@ -136,11 +137,19 @@ def _texts(window: list[bytes], first: int, prompts: Path) -> dict[int, str]:
     return texts
 
 
-def _read(model, tokenizer, texts, prompts, about, batch_tokens, step) -> dict[str, Tensor]:
+def _read(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    texts: dict[int, str],
+    prompts: Path,
+    about: dict,
+    batch_tokens: int,
+    step: Callable[[int], object],
+) -> dict[str, Tensor]:
     """The columns of one shard. Prompts of like length go through the model together."""
     ids = tokenizer(list(texts.values()), verbose=False)["input_ids"] if texts else []
     lengths = [len(row) for row in ids]
-    context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    context = context_length(model)
     for number, length in zip(texts, lengths):
         if context is not None and length > context:
             raise ValueError(
@@ -153,7 +162,7 @@ def _read(model, tokenizer, texts, prompts, about, batch_tokens, step) -> dict[s
     vectors = {n: torch.empty(starts[-1], about["hidden"], dtype=model.dtype) for n in layers}
     where = {"layers": layers, "positions": None if every else "last"}
     for batch in _batches(lengths, batch_tokens):
-        padded, mask = _pad([ids[i] for i in batch], model.device)
+        padded, mask = _pad([ids[i] for i in batch], input_device(model))
         options = {**where, "to": "cpu", "dtype": model.dtype, "attention_mask": mask}
         found = read_activations(model, padded, **options)
         for number, vector in vectors.items():

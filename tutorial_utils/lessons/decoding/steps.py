@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from tutorial_utils.decoding import encode, forward_pass, token_strings
+from tutorial_utils.decoding import context_length, encode, end_ids, forward_pass, token_strings
 from tutorial_utils.lessons.explorer import check_logits
 
 
@@ -30,13 +30,14 @@ def continue_prompt(
 ) -> Continuation:
     """`prompt` followed by the token ids `chosen`, in one forward pass.
 
-    By hand: the lesson on next-token decoding. Errors as in `encode`, and `ValueError` where prompt and tokens exceed the model's context, or
-    its logits are not finite.
+    By hand: the lesson on next-token decoding. Errors as in `encode`, and `ValueError` where
+    prompt and tokens exceed the model's context, or its logits are not finite.
     """
     inputs = encode(model, tokenizer, prompt)
-    new = torch.tensor([list(chosen)], dtype=torch.long, device=model.device)  # (1, new tokens)
+    new = torch.tensor([list(chosen)], dtype=torch.long)  # (1, new tokens)
+    new = new.to(inputs["input_ids"].device)
     ids = torch.cat([inputs["input_ids"], new], dim=1)
-    context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    context = context_length(model)
     if context is not None and ids.shape[1] > context:
         raise ValueError(
             f"the text is too long: it has {ids.shape[1]} tokens, and this model reads at most "
@@ -47,7 +48,5 @@ def continue_prompt(
     logits = outputs.logits[0, -count:].float()  # (new tokens + 1, vocab)
     check_logits(logits, "the model's logits")
     log_probs = logits[:-1].log_softmax(dim=-1).gather(-1, new[0, :, None])[:, 0]
-    ends = model.generation_config.eos_token_id
-    ends = ends if isinstance(ends, (list, tuple)) else [ends]
-    ended = (len(chosen) > 0 and int(chosen[-1]) in ends) or ids.shape[1] == context
+    ended = (len(chosen) > 0 and int(chosen[-1]) in end_ids(model)) or ids.shape[1] == context
     return Continuation("".join(token_strings(tokenizer, new[0])), log_probs, logits[-1], ended)
