@@ -40,6 +40,17 @@ def pocket():
 
 
 @pytest.fixture
+def nothing_left_behind():
+    """No setting of matplotlib is changed, and no figure is open in pyplot."""
+    import matplotlib.pyplot as plt
+
+    settings = dict(plt.rcParams)
+    yield
+    assert dict(plt.rcParams) == settings
+    assert plt.get_fignums() == []
+
+
+@pytest.fixture
 def one_thread():
     """Models this small are slower with several threads, above all on a busy machine."""
     import torch

@@ -2,7 +2,23 @@
 
 from __future__ import annotations
 
+from xml.etree import ElementTree
+
 import ipywidgets as widgets
+
+
+def parse(html: str) -> ElementTree.Element:
+    """Fails where a tag is left open or a text is not escaped."""
+    return ElementTree.fromstring(f"<div>{html}</div>")
+
+
+def words(element: ElementTree.Element) -> list[str]:
+    return [text for text in element.itertext() if text.strip()]
+
+
+def rows_of(html: str) -> list[list[str]]:
+    """The words of all tables' bodies, row by row."""
+    return [words(row) for row in parse(html).findall(".//tbody/tr")]
 
 
 def inside(widget: widgets.Widget) -> list[widgets.Widget]:

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import base64
 
+import pytest
 import torch
 from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+# A character without a glyph, a layout that does not fit, a scale with nothing on it are errors.
+STRICT = [
+    pytest.mark.filterwarnings("error::UserWarning", "error::RuntimeWarning"),
+    pytest.mark.usefixtures("nothing_left_behind"),
+]
 VOCAB = 398
 TOKENS = ["<|begin_of_text|>", "Trump", " works", " at", " McDonald", "'s", "."]
 IDS = [0, 322, 315, 303, 311, 280, 15]

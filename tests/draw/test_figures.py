@@ -7,24 +7,20 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
 from IPython.core.formatters import DisplayFormatter
 from IPython.core.pylabtools import select_figure_formats
-from matplotlib import colormaps, rcParams
+from matplotlib import colormaps
 from matplotlib.colors import to_hex, to_rgb
 
-from figure_checks import IDS, TOKENS, VOCAB, labels, looks_right, random_probs, words
+from figure_checks import IDS, STRICT, TOKENS, VOCAB, labels, looks_right, random_probs, words
 from tiny_models import llama_tokenizer
 from tutorial_utils.draw.figures import plot_distributions, plot_next_token, plot_tokens
 from tutorial_utils.draw.html import OKABE_ITO
 
-# A character without a glyph, a layout that does not fit, a scale with nothing on it.
-pytestmark = pytest.mark.filterwarnings(
-    "error::UserWarning", "error::RuntimeWarning", "ignore::DeprecationWarning"
-)
+pytestmark = STRICT
 # Mathematics, line ends, spaces, marks, half a surrogate pair, and what the font does not have.
 ODD = {
     **{text: text for text in ("$x^2$", "$", "é", "<0xE2>", "\\frac", "_a")},
@@ -42,14 +38,6 @@ ODD = {
 @pytest.fixture(scope="module")
 def tokenizer():
     return llama_tokenizer()
-
-
-@pytest.fixture(autouse=True)
-def _nothing_left_behind():
-    settings, figures = dict(rcParams), plt.get_fignums()
-    yield
-    assert dict(rcParams) == settings
-    assert plt.get_fignums() == figures == []
 
 
 def test_each_token_has_a_coloured_box_and_its_id():

@@ -9,13 +9,11 @@ import pytest
 import torch
 from matplotlib.colors import LogNorm, to_rgb
 
-from figure_checks import TOKENS, drawn, labels, looks_right, random_values, words
+from figure_checks import STRICT, TOKENS, drawn, labels, looks_right, random_values, words
 from tutorial_utils.draw.heatmaps import plot_layer_token_heatmap, plot_similarity
 from tutorial_utils.draw.html import GREY
 
-pytestmark = pytest.mark.filterwarnings(
-    "error::UserWarning", "error::RuntimeWarning", "ignore::DeprecationWarning"
-)
+pytestmark = STRICT
 BROKEN = [[1.0, np.nan], [np.inf, 2.0]]
 
 

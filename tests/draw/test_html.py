@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from xml.etree import ElementTree
 
 import pytest
 import torch
 from matplotlib import colormaps
 from matplotlib.colors import to_hex, to_rgb
 
+from explorer_parts import parse, rows_of, words
 from tutorial_utils.draw.html import (
     GREY,
     OKABE_ITO,
@@ -25,19 +25,6 @@ from tutorial_utils.draw.html import (
 )
 
 NASTY = '<script>alert("x")</script> & \n\t'
-
-
-def parse(html: str) -> ElementTree.Element:
-    """Fails where a tag is left open or a text is not escaped."""
-    return ElementTree.fromstring(f"<div>{html}</div>")
-
-
-def words(element: ElementTree.Element) -> list[str]:
-    return [text for text in element.itertext() if text.strip()]
-
-
-def rows_of(html: str) -> list[list[str]]:
-    return [words(row) for row in parse(html).findall(".//tbody/tr")]
 
 
 def colors_of(html: str) -> list[str]:

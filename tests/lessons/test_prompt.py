@@ -83,12 +83,20 @@ def test_a_prompt_that_failed_is_not_answered_with_the_one_before(llama, monkeyp
     assert "out of memory" in shown(explorer) and not answer(explorer)
 
 
-def test_the_reader_sees_that_the_model_reads(llama):
-    explorer, seen = explore_contrast(*llama, PROMPT), []
-    message = explorer.children[3]
+@pytest.mark.parametrize("explore", [explore_lens, explore_contrast])
+def test_the_model_runs_once_for_each_prompt_and_the_reader_sees_it_read(llama, explore):
+    runs, seen = [], []
+    handle = llama[0].model.register_forward_hook(lambda *_: runs.append(1))
+    explorer = explore(*llama, PROMPT)
+    (message,) = [widget for widget in explorer.children if widget.layout.min_height]
     message.observe(lambda change: seen.append(change["new"]), "value")
     field(explorer).value = "Anna has"
-    assert "reads the prompt" in seen[0] and seen[-1] == ""
+    assert runs == [1, 1] and "reads the prompt" in seen[0] and seen[-1] == ""
+    find(explorer, "None").click()
+    find(explorer, "2").value = True
+    find(explorer, "Token").value = 0
+    handle.remove()
+    assert runs == [1, 1]
 
 
 def test_what_can_be_read_needs_no_words(llama):

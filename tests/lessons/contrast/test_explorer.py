@@ -1,14 +1,13 @@
-"""The contrast explorer shows what the functions give, and runs the model once for each prompt."""
+"""The contrast explorer shows what the functions give."""
 
 from __future__ import annotations
-
-from xml.etree import ElementTree
 
 import ipywidgets as widgets
 import pytest
 import torch
 
 import tiny_models
+from explorer_parts import rows_of
 from tutorial_utils import (
     candidate_layers,
     contrast_logits,
@@ -81,20 +80,6 @@ def test_each_control_shows_what_the_functions_give(model_and_tokenizer):
     check(explorer, model, tokenizer, "Anna has a ball", last, (0, 1, 2, 3, 4), 1.0)
 
 
-def test_the_model_runs_once_for_each_prompt(model_and_tokenizer, monkeypatch):
-    model, tokenizer = model_and_tokenizer
-    runs = []
-    real = module.read_activations
-    monkeypatch.setattr(module, "read_activations", lambda *a, **k: runs.append(1) or real(*a, **k))
-    parts = controls(explore_contrast(model, tokenizer, PROMPT))
-    parts["Layers"].value = (1, 2)
-    parts["alpha"].value = 0.5
-    parts["Token"].value = 0
-    assert len(runs) == 1
-    parts["Prompt"].value = "Anna has"
-    assert len(runs) == 2
-
-
 def test_nothing_picked_is_advice_and_shows_no_other_layers(model_and_tokenizer):
     parts = controls(explore_contrast(*model_and_tokenizer, PROMPT))
     parts["Layers"].value = ()
@@ -112,7 +97,7 @@ def test_what_is_not_finite_is_no_choice_and_no_divergence(model_and_tokenizer):
     with pytest.raises(ValueError, match="the logits of layer 3 are not finite"):
         module.contrast_at(view, tokenizer, 1, [1, 3], 0.1)
     drawing = module.contrast_at(view, tokenizer, 1, [1, 2], 0.1)[1]  # shown beside those picked
-    assert ["layer 3", "nan", "–"] in tables(drawing)[0]
+    assert ["layer 3", "nan", "–"] in rows_of(drawing)
     view.lens[5][1, 7] = torch.nan
     with pytest.raises(ValueError, match="the logits of layer 5 are not finite"):
         module.contrast_at(view, tokenizer, 1, [1, 2], 0.1)
@@ -139,20 +124,11 @@ def test_a_picker_with_the_last_layer_can_be_shared(model_and_tokenizer):
     assert "layer 3 differs most" in parts["said"].value
 
 
-def words(row: ElementTree.Element) -> list[str]:
-    return [text for text in row.itertext() if text.strip()]
-
-
-def tables(drawing: str) -> list[list[list[str]]]:
-    """The words of both tables, row by row; fails where a text is not escaped."""
-    found = ElementTree.fromstring(drawing).findall(".//tbody")
-    return [[words(row) for row in body.findall("tr")] for body in found]
-
-
 def test_the_drawing_writes_out_what_the_functions_give(model_and_tokenizer):
     model, tokenizer = model_and_tokenizer
     view, place, candidates = module.read_contrast(model, tokenizer, PROMPT), 2, [1, 3, 4]
-    layers, tokens = tables(module.contrast_at(view, tokenizer, place, candidates, 0.1)[1])
+    rows = rows_of(module.contrast_at(view, tokenizer, place, candidates, 0.1)[1])
+    layers, tokens = rows[:5], rows[5:]
     lens = logit_lens(model, read_activations(model, **encode(model, tokenizer, PROMPT)))
     lens = {layer: logits[0, place] for layer, logits in lens.items()}
     result = contrast_logits(lens[max(lens)], {i: lens[i] for i in candidates})
@@ -174,10 +150,8 @@ def test_the_drawing_says_what_is_dropped_and_escapes():
     drawing = module.contrast_html(
         {0: 0.25, 1: 0.5}, 1, [1], [("<b>", 0.75, None), ("b", 0.2, 1.0)], "After <i>"
     )
-    assert tables(drawing) == [
-        [["layer 1", "0.500", "◂ picked"], ["layer 0", "0.250", "–"]],
-        [["<b>", "0.750", "dropped"], ["b", "0.200", "1.000"]],
-    ]
+    layers = [["layer 1", "0.500", "◂ picked"], ["layer 0", "0.250", "–"]]
+    assert rows_of(drawing) == [*layers, ["<b>", "0.750", "dropped"], ["b", "0.200", "1.000"]]
     assert "width:25.00%" in drawing and "dashed" in drawing
     assert "After &lt;i&gt;" in drawing
 
@@ -187,5 +161,5 @@ def test_the_drawing_has_as_many_rows_after_each_token(model_and_tokenizer):
     model, tokenizer = model_and_tokenizer
     view = module.read_contrast(model, tokenizer, PROMPT)
     drawn = [module.contrast_at(view, tokenizer, place, [0, 3], 0.1)[1] for place in range(4)]
-    assert {tuple(map(len, tables(drawing))) for drawing in drawn} == {(5, module.MAX_CANDIDATES)}
+    assert {len(rows_of(drawing)) for drawing in drawn} == {5 + module.MAX_CANDIDATES}
     assert all(drawing.count("table-layout:fixed") == 2 for drawing in drawn)

@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import matplotlib.pyplot as plt
 import pytest
 import torch
 
+from figure_checks import STRICT
 from tiny_models import llama_tokenizer
 from tutorial_utils.draw.figures import MARKERS
 from tutorial_utils.lessons.contrast import plot_before_after, plot_contrast
 
-pytestmark = pytest.mark.filterwarnings("error::UserWarning", "error::RuntimeWarning")
+pytestmark = STRICT
 
 
 @pytest.fixture(scope="module")
 def tokenizer():
     return llama_tokenizer()
-
-
-@pytest.fixture(autouse=True)
-def _nothing_left_behind():
-    yield
-    assert plt.get_fignums() == []
 
 
 def some_probs(*indices: int) -> torch.Tensor:

@@ -4,25 +4,19 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
+from figure_checks import STRICT
 from tutorial_utils.lessons.lens.figures import (
     plot_answer_layers,
     plot_answers_by_layer,
     plot_spread_by_layer,
 )
 
-pytestmark = pytest.mark.filterwarnings("error::UserWarning", "error::RuntimeWarning")
-
-
-@pytest.fixture(autouse=True)
-def nothing_left_behind():
-    yield
-    assert plt.get_fignums() == []
+pytestmark = STRICT
 
 
 NAN = torch.tensor([[1.0, 1.0], [1.0, torch.nan], [1.0, 1.0]])

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 import re
-from xml.etree import ElementTree
 
 import pytest
 import torch
 
-from explorer_parts import find, shown
+from explorer_parts import find, rows_of, shown
 from tutorial_utils import next_token_logits
 from tutorial_utils.lessons.softmax.explorer import (
     choice_html,
@@ -67,11 +66,6 @@ def test_logits_that_are_not_finite_are_no_choice(row, tiny):
     assert shown(explorer).strip().startswith("<b>This did not work:</b> the logits are not finite")
     find(explorer, "Prompt").value = "good"
     assert tell_choice(filtered_choice(LOGITS)) in shown(explorer)
-
-
-def rows_of(html: str) -> list[list[str]]:
-    rows = ElementTree.fromstring(html).findall(".//tbody/tr")
-    return [[text for text in row.itertext() if text.strip()] for row in rows]
 
 
 def test_bars_say_both_probabilities_and_what_is_dropped():

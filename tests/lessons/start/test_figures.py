@@ -7,13 +7,11 @@ import pytest
 import torch
 from matplotlib.patches import Rectangle
 
-from figure_checks import IDS, TOKENS, looks_right, random_probs, random_values, words
+from figure_checks import IDS, STRICT, TOKENS, looks_right, random_probs, random_values, words
 from tiny_models import llama_tokenizer
 from tutorial_utils.lessons.start import plot_pipeline
 
-pytestmark = pytest.mark.filterwarnings(
-    "error::UserWarning", "error::RuntimeWarning", "ignore::DeprecationWarning"
-)
+pytestmark = STRICT
 
 
 @pytest.fixture(scope="module")

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from xml.etree import ElementTree
-
 import pytest
 
-from explorer_parts import find, shown
+from explorer_parts import find, parse, shown, words
 from tiny_models import gpt2_tokenizer, llama_tokenizer
 from tutorial_utils.lessons.tokens.explorer import (
     MAX_BOXES,
@@ -17,8 +15,8 @@ from tutorial_utils.lessons.tokens.explorer import (
 )
 
 
-def boxes(html: str) -> list[ElementTree.Element]:
-    return ElementTree.fromstring(f"<div>{html}</div>").findall(".//div[@data-token]")
+def boxes(html: str) -> list:
+    return parse(html).findall(".//div[@data-token]")
 
 
 @pytest.mark.parametrize(
@@ -62,7 +60,7 @@ def test_every_token_shows_text_id_and_bytes():
         TokenRow("<b>&\n", 9, b"<", False),
     ]
     found = boxes(tokens_html(rows))
-    assert [[text for text in box.itertext() if text.strip()] for box in found] == [
+    assert [words(box) for box in found] == [
         ["<|start|>", "0", "special"],
         ["␣caf", "300", "20 63 61 66"],
         ["<0xC3>", "128", "C3"],
