@@ -54,7 +54,7 @@ def steering_table(
     return f'<table style="width: 100%; table-layout: fixed"><tr>{head}</tr>{body}</table>'
 
 
-STORIES = 3
+STORIES = 3  # texts without and with, side by side
 SHOW_BUSY_AFTER_S = 0.3  # show "The model writes …" only if the last generation took longer
 
 
