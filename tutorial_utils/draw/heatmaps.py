@@ -40,7 +40,7 @@ def plot_layer_token_heatmap(
     `layers` are the numbers of the rows, 0 and up by default. `label` says what the colours mean.
     `text` `(layers, seq)`, strings or numbers, is written into the cells. `log` spreads the colours
     over powers of ten, for when a few values are far above the rest; 0 and below is grey then. A
-    cell whose value is not finite is grey, and has no text but that.
+    cell whose value is not finite is grey, with the value in place of its `text`.
     """
     rows = as_array(values)
     # A cell with text has room for 5 characters: the figure grows where that takes more width.

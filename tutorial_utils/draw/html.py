@@ -32,8 +32,8 @@ GREY = "#D3D3D3"  # a cell whose number is not finite
 def ink_on(color: Any) -> str:
     """Black or white, whichever has the higher contrast on a colour that matplotlib knows.
 
-    By the relative luminance of WCAG 2.1. The contrast is at least 4.5: it is the lowest where both
-    have the same, at a luminance of 0.179.
+    By the relative luminance of WCAG 2.1. The contrast is at least 4.5, even at a luminance of
+    0.179, where black and white do equally well.
     """
     linear = [
         part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4

@@ -124,7 +124,7 @@ def message_line() -> widgets.HTML:
 
 
 def check_logits(logits: torch.Tensor, whose: str) -> None:
-    """`ValueError` where logits are no scores: nan, or infinite but for -inf, which rules out."""
+    """`ValueError` where logits hold nan or inf, or only -inf; some -inf rule tokens out."""
     if logits.isnan().any() or not logits.amax(dim=-1).isfinite().all():
         raise ValueError(
             f"{whose} are not finite: in float16 a model's numbers can become too large; load it "

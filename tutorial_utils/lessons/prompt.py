@@ -84,9 +84,9 @@ def tell_left_out(count: int) -> str:
 class PromptReader(Generic[View]):
     """A prompt that can be typed over; `view` is what `read(model, tokenizer, prompt)` gave of it.
 
-    `field` is the line to type into, `message` says what is wrong. A prompt that cannot be read
-    stays refused until another is typed: until then the drawings are hidden, the message stays,
-    and what `redrawing` gave does nothing.
+    `field` is the line to type into, `message` says what is wrong with it. After a prompt that
+    cannot be read the drawings are hidden and the message stays until another one is typed; the
+    callbacks that `redrawing` makes do nothing meanwhile.
     """
 
     def __init__(
