@@ -29,7 +29,7 @@ SLOW = tests/test_architectures.py tests/test_pocket_llama.py
 FAST = tests/activations tests/doctor tests/draw tests/lessons $(filter-out $(SLOW),$(wildcard tests/test_*.py))
 
 test-fast: setup  ## Runs the tests of the tool and of the lessons' figures and widgets, in under a minute.
-	@.venv/bin/python -m pytest -q $(FAST)
+	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q $(FAST)
 
 test-browser: setup  ## Uses the widgets in a real browser (on Debian as root, installs Chromium).
 	@.venv/bin/python scripts/setup_browser.py

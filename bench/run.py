@@ -92,7 +92,7 @@ def environment(group: str) -> Path:
 
 
 def make_environment(folder: Path, requirement: str) -> None:
-    from choose_torch import CPU_INDEX, plan_torch
+    from choose_torch import CPU_INDEX, cpu_index_answers, has_nvidia_gpu
 
     def pip(*arguments: str, pins: Path) -> bool:
         command = [folder / "bin/python", "-m", "pip", "install", "-q", "-c", pins, *arguments]
@@ -106,8 +106,7 @@ def make_environment(folder: Path, requirement: str) -> None:
     lines = [line for line in constraints.splitlines() if line.startswith(wanted)]
     pins.write_text("\n".join(lines))
     torch_alone.write_text(lines[0])
-    plan = plan_torch(None, (ROOT / "requirements.txt").read_text(), constraints)
-    if plan.source == "cpu index":
+    if sys.platform == "linux" and not has_nvidia_gpu() and cpu_index_answers():
         pip("--no-deps", "--extra-index-url", CPU_INDEX, "torch", pins=pins)
     # Some tools cannot use this transformers yet: they get the newest that they can.
     wanted = ["torch", *requirement.split()]

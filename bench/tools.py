@@ -25,7 +25,7 @@ def bare(model: nn.Module) -> Tool:
 
 
 def minimal_hooks(model: nn.Module, *, grad: bool = False) -> Tool:
-    """One hook on each layer, as lesson 04 writes them: a reference to the output, and no more."""
+    """One hook on each layer, as in the lesson on hooks: it keeps a reference to the output."""
     modules = [model.model.embed_tokens, *model.model.layers]
 
     def run(ids):

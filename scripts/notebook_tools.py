@@ -86,7 +86,7 @@ def kernel_environment(**extra: str) -> dict[str, str]:
         "PYTHONPATH": os.pathsep.join(filter(None, folders)),
         "PYDEVD_DISABLE_FILE_VALIDATION": "1",
         # A model this small gains nothing from a second thread, and loses much where one of them
-        # has to wait for a busy core: lesson 03 took 10 s with one, 137 s with two, beside others.
+        # has to wait for a busy core: one lesson took 10 s with one, 137 s with two, beside others.
         "OMP_NUM_THREADS": "1",
         "HF_HUB_OFFLINE": "1",
         "HF_HUB_CACHE": str(ROOT / "build" / "no-models-here"),

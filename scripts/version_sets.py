@@ -39,7 +39,9 @@ def make(name: str) -> Path:
     uv = [sys.executable, "-m", "uv"]
     # TEST_PYTHON_OLDEST=/path/to/python picks the Python of one set.
     python = os.environ.get(f"TEST_PYTHON_{name.upper()}", PYTHONS.get(name, sys.executable))
-    subprocess.run([*uv, "venv", "-q", "--allow-existing", "--seed", "--python", python, folder], check=True)
+    subprocess.run(
+        [*uv, "venv", "-q", "--allow-existing", "--seed", "--python", python, folder], check=True
+    )
     command = [*uv, "pip", "install", "-q", "--upgrade", "--python", folder]
     command += ["--torch-backend", "auto"] if cpu_index_answers() else []
     subprocess.run([*command, "-r", "requirements.txt", *SETS[name]], cwd=ROOT, check=True)

@@ -111,7 +111,7 @@ def test_a_lesson_with_no_slides_is_an_error():
 
 
 def test_the_text_of_a_cell_becomes_the_notes():
-    plain = nbformat.v4.new_markdown_cell("More of it, see [lesson 01](01_tokenization.ipynb).")
+    plain = nbformat.v4.new_markdown_cell("More of it: [lesson 01](01_tokenization.ipynb).")
     first = nbformat.v4.new_markdown_cell("The whole text.")
     first.metadata["slideshow"] = {"slide_type": "slide", "text": "## Short"}
     deck = deck_of(first, plain)
