@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 import transformers
 from transformers import BertConfig, BertModel, CLIPConfig, T5Config
 
@@ -66,3 +67,42 @@ def test_code_that_transformers_does_not_need_is_no_obstacle(llama, tmp_path):
 def test_a_model_that_transformers_does_not_know(llama, tmp_path):
     text = refusal(OSError, copy_of(llama, tmp_path / "x", model_type="strange"))
     assert "pip install -U transformers" in text and transformers.__version__ in text
+
+
+# Settings of config.json
+
+
+def test_settings_of_another_form_of_outputs_are_left_out(llama, gpt2, tmp_path):
+    for number, folder in enumerate((llama, gpt2)):
+        changed = copy_of(
+            folder,
+            tmp_path / str(number),
+            return_dict=False,
+            torchscript=True,
+            output_attentions=True,
+            output_hidden_states=True,
+        )
+        model, tokenizer = load_model(changed)
+        ids = tokenizer("Anna", return_tensors="pt").input_ids
+        outputs = model(ids)
+        assert torch.equal(outputs.logits, load_model(folder)[0](ids).logits)
+        assert outputs.attentions is None and outputs.hidden_states is None
+
+
+@pytest.mark.parametrize("key", ["attn_implementation", "_attn_implementation"])
+@pytest.mark.parametrize(
+    "asked", ["flash_attention_2", "flash_attention_3", "flex_attention", "someone/kernels", "new"]
+)
+def test_an_attention_that_is_not_there(asked, key, llama, tmp_path):
+    folder = copy_of(llama, tmp_path / "x", **{key: asked})
+    with pytest.warns(UserWarning, match=f"attention of {asked}; transformers' own is used"):
+        model, _ = load_model(folder)
+    plain, tokenizer = load_model(llama)
+    assert model.config._attn_implementation == plain.config._attn_implementation
+    ids = tokenizer("Anna", return_tensors="pt").input_ids
+    assert torch.equal(model(ids).logits, plain(ids).logits)
+
+
+def test_the_attention_that_is_asked_for(llama, tmp_path):
+    folder = copy_of(llama, tmp_path / "x", attn_implementation="eager")
+    assert load_model(folder)[0].config._attn_implementation == "eager"

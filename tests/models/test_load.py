@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+import warnings
 
 import pytest
 import torch
@@ -180,3 +181,17 @@ def test_the_tokenizer_gives_what_the_model_takes_and_no_more(llama, tmp_path):
     assert "token_type_ids" in AutoTokenizer.from_pretrained(folder)("Anna")
     _, tokenizer = load_model(folder, device="cpu")
     assert set(tokenizer("Anna")) == {"input_ids", "attention_mask"}
+
+
+@pytest.mark.parametrize("key", ["dtype", "torch_dtype"])
+def test_a_model_made_in_bfloat16_is_not_read_in_float16_without_a_word(key, llama, tmp_path):
+    """float16 ends at 65504: its stream overflows there, and every answer is NaN."""
+    folder = copy_of(llama, tmp_path / "x", dtype=None, torch_dtype=None)
+    copy_of(folder, tmp_path / "y", **{key: "bfloat16"})
+    with pytest.warns(UserWarning, match=r'made in bfloat16 .* dtype="float32" is safe'):
+        load_model(tmp_path / "y", dtype="float16")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        load_model(tmp_path / "y", dtype="bfloat16")
+        load_model(tmp_path / "y")
+        load_model(folder, dtype="float16")

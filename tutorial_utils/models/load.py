@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import inspect
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,8 @@ from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_b
 from packaging.version import Version
 from transformers import (
     AutoModelForCausalLM,
-    AutoTokenizer,
     GenerationConfig,
+    PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     __version__,
@@ -28,6 +30,7 @@ from tutorial_utils.models.config import read_config
 from tutorial_utils.models.errors import not_in_cache, plain_errors
 from tutorial_utils.models.files import check_folder, check_hub, is_here
 from tutorial_utils.models.memory import place
+from tutorial_utils.models.tokenizer import load_tokenizer
 
 #: The folder of the shipped model.
 POCKET_LLAMA = Path(__file__).parents[1] / "pocket_llama"
@@ -55,6 +58,8 @@ def load_model(
     `model.generate` does what it is asked and no more: the sampling settings that many models
     bring along, such as a temperature or a repetition penalty, are left out.
 
+    Warns where a model that was made in bfloat16 is loaded in float16.
+
     Raises OSError for a model that can't be loaded, ValueError for an argument that is not allowed
     or a model of the wrong kind, MemoryError for one that does not fit.
     """
@@ -64,14 +69,16 @@ def load_model(
     here = _ask_hub(source, label)
     with _no_bars(source):
         config = read_config(source, label, here=here)
-        tokenizer = _load_tokenizer(source, label, here)
+        _warn_of_overflow(config, label, numbers, place_on)
+        tokenizer = load_tokenizer(source, label, here=here)
         with plain_errors(source, label), init_empty_weights():  # shapes only: takes no memory
-            empty = AutoModelForCausalLM.from_config(config, **{DTYPE: numbers})
+            empty = AutoModelForCausalLM.from_config(deepcopy(config), **{DTYPE: numbers})
         one_gpu = device is not None and torch.device(device).index is not None
         device_map, full = place(empty, label, place_on, split=not one_gpu)
         with plain_errors(source, label, full):
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 str(source),
+                config=config,
                 local_files_only=here,
                 device_map=device_map,
                 use_safetensors=True,
@@ -144,16 +151,22 @@ def _ask_hub(source: str | Path, label: str) -> bool:
     return here
 
 
-def _load_tokenizer(source: str | Path, label: str, here: bool) -> PreTrainedTokenizerBase:
-    if isinstance(source, Path):
-        check_folder(source, label, "tokenizer")
-    with plain_errors(source, f"the tokenizer of {label}"):
-        tokenizer = AutoTokenizer.from_pretrained(
-            str(source), local_files_only=here, trust_remote_code=False
+def _warn_of_overflow(
+    config: PretrainedConfig, label: str, dtype: torch.dtype, device: torch.device
+) -> None:
+    """float16 ends at 65504, bfloat16 far beyond: what one holds is infinite in the other."""
+    made = {
+        str(getattr(part, name, None)).removeprefix("torch.")
+        for part in (config, config.get_text_config())
+        for name in ("dtype", "torch_dtype")
+    }
+    if dtype == torch.float16 and "bfloat16" in made:
+        warnings.warn(
+            f"{label} was made in bfloat16 and is loaded in float16, whose largest number is "
+            f'65504: results may be infinite or NaN. dtype="float32" is safe and takes twice the '
+            f'memory; dtype="bfloat16" takes no more, and may be slow on {device.type}.',
+            stacklevel=3,
         )
-        if not tokenizer.vocab_size:  # what transformers 5 makes of a missing vocabulary
-            raise OSError("there is no tokenizer.json")
-    return tokenizer
 
 
 def _check_device(device: str | torch.device | None) -> torch.device:
