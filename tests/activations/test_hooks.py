@@ -6,12 +6,23 @@ import gc
 import shutil
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from streams import LAYERS, VOCAB, assert_same, build, hidden_states, logits_of, random_ids, record
+from streams import (
+    HIDDEN,
+    LAYERS,
+    VOCAB,
+    assert_same,
+    build,
+    hidden_states,
+    logits_of,
+    random_ids,
+    record,
+)
 from tiny_models import count_hooks
 from tutorial_utils.activations.layers import find_decoder_layers
 from tutorial_utils.activations.record_and_edit import (
@@ -19,6 +30,7 @@ from tutorial_utils.activations.record_and_edit import (
     read_activations,
     record_activations,
 )
+from tutorial_utils.lens import unembed
 
 
 def test_hooks_gone_after_the_block(model):
@@ -122,6 +134,60 @@ def test_threads_with_a_model_each():
         thread.join()
     for activations, states in zip(results, expected):
         assert_same(activations, states)
+
+
+def in_a_thread(work):
+    """What this gives, or raises, in a thread of its own."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(work).result(timeout=60)
+
+
+def test_two_threads_with_one_model_are_refused(llama):
+    """Each would record and edit the passes of the other."""
+    message = "another thread records or edits the activations of this model"
+    with record_activations(llama):
+        with pytest.raises(ValueError, match=message):
+            in_a_thread(lambda: read_activations(llama, random_ids()))
+        with pytest.raises(ValueError, match=message):
+            in_a_thread(edit_activations(llama, {1: abs}).__enter__)
+    assert_same(in_a_thread(lambda: read_activations(llama, random_ids())), hidden_states(llama))
+
+
+def test_a_thread_that_ended_inside_its_block_is_no_other(llama):
+    expected, abandoned = hidden_states(llama), record_activations(llama)
+    before = count_hooks(llama)
+    in_a_thread(abandoned.__enter__)
+    assert_same(read_activations(llama, random_ids()), expected)
+    abandoned.__exit__(None, None, None)
+    assert count_hooks(llama) == before
+
+
+def test_generate_in_a_thread_inside_the_block(llama):
+    """As streamers do it, with a logits processor that looks through the lens."""
+
+    def look(ids, scores):
+        seen.append(unembed(llama, activations[-1][:, -1]))
+        return scores
+
+    def generate():
+        options = {"do_sample": False, "eos_token_id": None, "max_new_tokens": 3}
+        return llama.generate(random_ids(), logits_processor=[look], **options)
+
+    seen = []
+    with record_activations(llama) as activations:
+        out = in_a_thread(generate)
+    torch.testing.assert_close(activations[2], hidden_states(llama, out[:, :-1])[2])
+    torch.testing.assert_close(seen[-1], logits_of(llama, out[:, :-1])[:, -1])
+
+
+def test_asides_of_two_threads_do_not_see_each_other(llama):
+    """The lens runs the model for itself: two threads may look through it at the same time."""
+    hidden = [torch.randn(4, HIDDEN, generator=torch.Generator().manual_seed(i)) for i in (0, 1)]
+    expected = [unembed(llama, rows) for rows in hidden]
+    with ThreadPoolExecutor(2) as pool:
+        for _ in range(20):
+            for found, wanted in zip(pool.map(lambda rows: unembed(llama, rows), hidden), expected):
+                assert torch.equal(found, wanted)
 
 
 def test_compiled_model(llama):

@@ -8,9 +8,9 @@ from functools import partial
 import pytest
 import torch
 
-from streams import HIDDEN, assert_same, hidden_states, random_ids, run_by_hand
+from streams import HIDDEN, assert_same, build, hidden_states, random_ids, run_by_hand
 from tiny_models import count_hooks
-from tutorial_utils.activations.record_and_edit import record_activations
+from tutorial_utils.activations.record_and_edit import read_activations, record_activations
 
 
 @pytest.mark.parametrize("batch", [1, 3])
@@ -116,6 +116,25 @@ def test_beam_search_is_refused(llama):
     with pytest.raises(ValueError, match=message), record_activations(llama):
         llama.generate(random_ids(), max_new_tokens=6, num_beams=3, eos_token_id=None)
     assert count_hooks(llama) == before
+
+
+def test_guidance_is_refused(llama):
+    """Its second pass for each token, without the prompt, comes between those that are recorded."""
+    message = "generate with guidance_scale.*Generate first"
+    with pytest.raises(ValueError, match=message), record_activations(llama):
+        llama.generate(random_ids(), max_new_tokens=4, guidance_scale=2.0, do_sample=False)
+
+
+def test_outputs_as_tuples():
+    """`return_dict: false` in a model's configuration: the cache is found in a tuple too."""
+    gptj, ids = build("gptj", return_dict=False), random_ids(1)
+    with torch.no_grad(), record_activations(gptj) as activations:
+        cache = gptj(ids[:, :4], use_cache=True)[1]
+        gptj(ids[:, 4:], past_key_values=cache)
+    torch.testing.assert_close(activations[2], read_activations(gptj, ids)[2])
+    # Llama itself does not run so; its layers do, and reading needs no more.
+    expected = read_activations(build("llama"), ids)
+    assert_same(read_activations(build("llama", return_dict=False), ids), list(expected.values()))
 
 
 def test_several_samples_of_each_prompt(llama):

@@ -11,6 +11,7 @@ import pytest
 import torch
 from transformers import AlbertConfig, AlbertForMaskedLM, BartConfig, BartForConditionalGeneration
 
+import architectures
 from streams import (
     HIDDEN,
     LAYERS,
@@ -23,7 +24,7 @@ from streams import (
     record,
 )
 from tiny_models import count_hooks
-from tutorial_utils.activations.layers import find_decoder_layers
+from tutorial_utils.activations.layers import find_decoder_layers, locate
 from tutorial_utils.activations.record_and_edit import (
     edit_activations,
     read_activations,
@@ -131,6 +132,15 @@ def test_a_model_that_was_read_can_be_freed():
     gc.collect()
     assert gone() is None
     assert activations[1].shape == (2, 7, HIDDEN)
+
+
+@pytest.mark.parametrize("model_type", ["gemma3", "gemma4", "mllama"])
+def test_composite_configuration(model_type):
+    """Nothing is read off the top, where such a configuration has no number of layers."""
+    model = architectures.build(model_type)
+    where = locate(model)
+    assert len(where.layers) == architectures.LAYERS and where.width == 32
+    assert not hasattr(model.config, "num_hidden_layers") or model_type == "mllama"
 
 
 def test_model_without_decoder_layers():

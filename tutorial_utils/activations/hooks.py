@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
@@ -42,8 +43,13 @@ def hooked_layers(
         see_inputs: a forward pre-hook for each part around the one that runs the layers.
         start_pass: a forward pre-hook for the part that runs the layers.
         end_pass: a forward hook for that part.
+
+    Raises ValueError while another thread has such a block open on this model: the hooks of each
+    would act on the passes of the other. Passes themselves may run in any thread.
     """
     handles, layers, scope, owner = [], list(where.layers), _scope.get(), where.owners[-1]
+    thread = threading.current_thread()
+    _enter(owner, thread, scope)
     try:
         if see_inputs is not None:
             for part in where.owners[:-1]:
@@ -69,6 +75,7 @@ def hooked_layers(
     finally:
         for handle in handles:
             handle.remove()
+        _leave(owner, thread, scope)
 
 
 def _before_first_layer(function: LayerFunction, scope: object) -> Callable:
@@ -110,6 +117,32 @@ def check_stream(number: int, hidden: object, width: int | None) -> None:
         raise ValueError(NO_STREAM.format(f"layer {number} gives shape {tuple(hidden.shape)}"))
 
 
+_lock = threading.Lock()
+# The threads that have blocks open, by the part that runs the layers, a thread for each block.
+_threads: weakref.WeakKeyDictionary[nn.Module, list[threading.Thread]]
+_threads = weakref.WeakKeyDictionary()
+
+
+def _enter(owner: nn.Module, thread: threading.Thread, scope: object) -> None:
+    if scope is not None:  # no other thread's pass runs in this aside
+        return
+    with _lock:
+        threads = _threads.setdefault(owner, [])
+        if any(other is not thread and other.is_alive() for other in threads):
+            raise ValueError(
+                "another thread records or edits the activations of this model at the moment, and "
+                "the two would act on each other's forward passes: let one finish first, or give "
+                "each thread a model of its own"
+            )
+        threads.append(thread)
+
+
+def _leave(owner: nn.Module, thread: threading.Thread, scope: object) -> None:
+    if scope is None:
+        with _lock:
+            _threads[owner].remove(thread)
+
+
 # Which `aside` the code that runs now is in. A thread begins outside of all of them.
 _scope: ContextVar[object] = ContextVar("the aside around this forward pass", default=None)
 
@@ -130,7 +163,6 @@ def _in_scope(scope: object, hook: Callable) -> Callable:
 
 # A graph made before does not see hooks put in later, so compiled code runs as plain Python while
 # a block is open. The setting is one for the whole process: the last block to end undoes it.
-_lock = threading.Lock()
 _open_blocks = 0
 _uncompiled: list[AbstractContextManager] = []
 

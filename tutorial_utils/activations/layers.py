@@ -51,7 +51,8 @@ class _Found(NamedTuple):
     """The way to the decoder layers of a model in which they were found before."""
 
     config: object
-    steps: list[tuple[str, weakref.ref]]  # from the model to the list: names, and what was there
+    # From the model to the list: the name of each part, and what was there.
+    steps: list[tuple[str, weakref.ref[nn.Module]]]
     length: int  # of the list
     width: int | None
 
@@ -95,7 +96,7 @@ def _look_again(model: nn.Module, found: _Found) -> DecoderLayers | None:
     owners: list[nn.Module] = []
     part = model
     for name, known in found.steps:
-        child: nn.Module | None = part._modules.get(name)
+        child = part._modules.get(name)
         if child is None or child is not known():
             return None
         owners.append(part)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
@@ -22,24 +22,51 @@ def check_positions(positions: Positions) -> str | list[int] | None:
     )
 
 
-def columns_to_keep(positions: str | list[int], seq: int, mask: object) -> Tensor | slice:
-    """The columns to keep of `seq`: (batch or 1, positions), or a slice that all rows share.
+def listed_columns(positions: list[int], seq: int) -> Tensor:
+    """The columns asked for, (1, positions); ValueError for one that is not among `seq`."""
+    wrong = [number for number in positions if not -seq <= number < seq]
+    if wrong:
+        raise ValueError(
+            f"position {wrong[0]} is not in this input: it has positions 0 to {seq - 1}"
+        )
+    return torch.tensor([positions])
 
-    Raises ValueError for a column that is not there, and for a mask that does not tell which
-    tokens are real.
+
+def real_tokens(mask: object, seq: int, past: int | None) -> Tensor | None:
+    """Which of the tokens of a pass are not padding, (batch, seq); None where all are real.
+
+    Args:
+        mask: as the caller gave it to the model, (batch, all tokens so far). Inside `generate`
+            transformers may have made it (batch, 1, query, key), one for each kind of layer. There
+            a token is real if it may look at itself.
+        seq: the number of tokens in this pass.
+        past: the number of tokens that the KV cache holds before it; None where it cannot tell.
+
+    Raises ValueError for a mask of another form.
     """
-    if positions != "last":
-        wrong = [n for n in positions if not -seq <= int(n) < seq]
-        if wrong:
-            raise ValueError(
-                f"position {wrong[0]} is not in this input: it has positions 0 to {seq - 1}"
-            )
-        return torch.tensor([positions])
+    given = mask
+    if isinstance(mask, Mapping):  # None for a kind of layer: nothing is hidden but the future
+        mask = None if any(m is None for m in mask.values()) else next(iter(mask.values()))
     if mask is None:
-        return slice(seq - 1, seq)
-    if not isinstance(mask, Tensor) or mask.dim() != 2:
-        raise ValueError('positions="last" needs an attention mask of shape (batch, seq)')
-    real = mask[:, -seq:] != 0  # with a cache the mask covers the earlier tokens too
-    if not real.any(dim=1).all():
-        raise ValueError('positions="last": a row of this input has no real token')
-    return seq - 1 - real.flip(1).int().argmax(dim=1, keepdim=True)
+        return None
+    if isinstance(mask, Tensor) and mask.dim() == 2:
+        # It covers the earlier tokens too, and with a static cache some models add those to come.
+        end = mask.shape[1] if past is None else min(past + seq, mask.shape[1])
+        return mask[:, max(end - seq, 0) : end] != 0
+    if isinstance(mask, Tensor) and mask.dim() == 4 and mask.shape[2] == seq <= mask.shape[3]:
+        # The keys are all tokens so far, or, in a sliding window, the last of them.
+        own_key = min(past or 0, mask.shape[3] - seq)
+        at_itself = mask[:, 0].diagonal(own_key, dim1=1, dim2=2)
+        if mask.is_floating_point():  # added to the scores: 0, or a number far below
+            return at_itself > torch.finfo(mask.dtype).min / 2
+        return at_itself != 0
+    shape = f"shape {tuple(given.shape)}" if isinstance(given, Tensor) else type(given).__name__
+    raise ValueError(
+        f'positions="last" needs an attention mask of shape (batch, seq), not {shape}: '
+        "record all positions, and pick those you need"
+    )
+
+
+def last_columns(real: Tensor) -> Tensor:
+    """The column of the last real token of each row, (batch, 1)."""
+    return real.shape[1] - 1 - real.flip(1).int().argmax(dim=1, keepdim=True)

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+NO_REAL_TOKEN = 'positions="last": a row of this input has no real token'
+
 
 @dataclass
 class Record:
@@ -18,6 +20,8 @@ class Record:
     # One tensor for each forward pass, joined when read; None where the pass left the layer out.
     passes: dict[int, list[Tensor | None]] = field(default_factory=dict)
     changed_in_place: set[int] = field(default_factory=set)  # layers whose tensor was changed
+    # "last" was asked for, and a row of the last pass has no real token.
+    has_padding_row: bool = False
     copying: dict[torch.device, torch.cuda.Stream] = field(default_factory=dict)  # to the host
 
     def __post_init__(self) -> None:
@@ -27,6 +31,7 @@ class Record:
         """Begin anew: a pass comes that does not continue what was kept."""
         self.passes = {number: [] for number in self.layers}
         self.changed_in_place = set()
+        self.has_padding_row = False
 
     def crop(self, kept: int) -> None:
         """Keep the first `kept` tokens only."""
@@ -71,6 +76,8 @@ class Activations(Mapping[int, Tensor]):
             )
         if len(tensors) < len(passes):
             raise KeyError(f"layer {layer} is not there: the model left this decoder layer out")
+        if record.has_padding_row:
+            raise ValueError(NO_REAL_TOKEN)
         if number in record.changed_in_place:
             raise ValueError(
                 f"layer {layer} was changed in place after it was recorded, by a later hook or by "

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from tutorial_utils.activations.hooks import check_stream, hooked_layers
+from tutorial_utils.activations.inputs import check_options, parameters
 from tutorial_utils.activations.layers import layer_numbers, locate
 from tutorial_utils.activations.positions import Positions, check_positions
 from tutorial_utils.activations.reader import Activations, Record
 from tutorial_utils.activations.recorder import Options, Recorder, Stop
-from tutorial_utils.activations.signatures import parameters
 
 
 @contextmanager
@@ -69,7 +69,7 @@ def record_activations(
     # The inner part is told how many tokens there are; only the mask may be kept from it.
     is_told = positions != "last" and "input_ids" in parameters(where.owners[-1])
     record = Record(numbers, len(where.layers))
-    recorder = Recorder(record, options, where.owners[-1 if is_told else 0], where.width)
+    recorder = Recorder(record, options, where)
     see_inputs = None if is_told else recorder.see_inputs
     passes = see_inputs, recorder.start_pass, recorder.end_pass
     try:
@@ -96,12 +96,15 @@ def read_activations(
 
     For when the logits are not needed: no head, no KV cache, no gradients. `inputs` is what else
     the model takes, such as `attention_mask`; the rest is as in `record_activations`.
+
+    Raises TypeError for an option that neither this function nor the model knows by name.
     """
     if not isinstance(input_ids, Tensor):
         raise ValueError(
             f"input_ids is a tensor of shape (batch, seq), not {type(input_ids).__name__}: what a "
             "tokenizer returns is passed as read_activations(model, **inputs)"
         )
+    check_options(model, inputs, "read_activations", ("layers", "positions", "to", "dtype"))
     inputs = {"use_cache": False, **inputs, "input_ids": input_ids}
     recording = record_activations(
         model, layers, positions=positions, to=to, dtype=dtype, stop=True

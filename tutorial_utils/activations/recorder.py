@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from tutorial_utils.activations.hooks import check_stream
+from tutorial_utils.activations.inputs import ignores_mask, named_arguments
 from tutorial_utils.activations.kv_cache import (
     cache_candidates,
     cache_identity,
@@ -17,10 +19,9 @@ from tutorial_utils.activations.kv_cache import (
     first_batch_tensor,
     is_cache,
 )
-from tutorial_utils.activations.layers import NO_STREAM
-from tutorial_utils.activations.positions import columns_to_keep
-from tutorial_utils.activations.reader import Record
-from tutorial_utils.activations.signatures import named_arguments
+from tutorial_utils.activations.layers import NO_STREAM, DecoderLayers
+from tutorial_utils.activations.positions import last_columns, listed_columns, real_tokens
+from tutorial_utils.activations.reader import NO_REAL_TOKEN, Record
 
 
 @dataclass(frozen=True)
@@ -47,42 +48,76 @@ class Recorder:
     pass gave counts only when it has ended.
     """
 
-    def __init__(self, record: Record, options: Options, outermost: nn.Module, width: int | None):
-        self.record, self.options = record, options
-        self._outermost, self._width = outermost, width
+    def __init__(self, record: Record, options: Options, where: DecoderLayers) -> None:
+        self.record, self.options, self._where = record, options, where
         self._by_reference = options.keep_by_reference  # looked up once, and not at each layer
         self._first = self._tokens = 0  # place of the first token recorded, how many there are
         # The caches that the last pass left, and the first tensor in each.
         self._left: list[tuple[weakref.ref, weakref.ref]] = []
+        self._replaced: list[weakref.ref] = []  # caches of passes that another pass has replaced
         # Of the pass that runs now:
+        self._level = -1  # of the parts around the layers, the last that was called; the model is 0
         self._new: dict[int, tuple[Tensor, int]] | None = None  # kept, and its version; or no pass
         self._seq: int | None = None  # how many tokens, where the inputs tell
         self._mask: object = None
         self._shape: torch.Size | None = None  # of the last layer seen
         self._columns: Tensor | slice | None = None  # what is kept
+        self._has_padding_row = False  # no token of a row to keep
         self._given: list = []  # of the inputs, what may be a cache
 
     def see_inputs(self, part: nn.Module, args: tuple, kwargs: dict) -> None:
         """See what the model, and each part down to the one that runs the layers, is given."""
-        if part is self._outermost:  # a pass that broke off leaves nothing behind
+        level = self._where.owners.index(part)
+        if level <= self._level:  # the pass before broke off: it leaves nothing behind
             self._seq = self._mask = None
+        self._level = level
         given = named_arguments(part, args, kwargs)
+        if self.options.positions == "last":
+            refuse_tried_tokens(given)
         for name in ("input_ids", "inputs_embeds"):
             tensor = given.get(name)
             if isinstance(tensor, Tensor) and tensor.dim() > 1:
                 self._seq = tensor.shape[1]
-        mask = given.get("attention_mask")
-        # Inner parts may get the mask in a form of their own; the plain one is (batch, seq).
-        if self._mask is None or (isinstance(mask, Tensor) and mask.dim() == 2):
-            self._mask = mask
+        if self._mask is None:  # inner parts may get the mask in a form of their own
+            self._mask = given.get("attention_mask")
 
     def start_pass(self, owner: nn.Module, args: tuple, kwargs: dict) -> None:
         """A pass through the layers begins: it continues the last one, or it begins anew."""
         self.see_inputs(owner, args, kwargs)
         self._new, self._columns, self._shape = {}, None, None
-        if self.options.positions is not None and self._seq is not None:
-            self._columns = columns_to_keep(self.options.positions, self._seq, self._mask)
         self._given = cache_candidates((*args, *kwargs.values()))
+        if self._seq is not None:
+            self._choose_columns(self._seq)
+        self._find_place()
+
+    def _choose_columns(self, seq: int) -> None:
+        """Which columns of this pass are kept: once a pass, as it may wait for the GPU."""
+        positions = self.options.positions
+        self._has_padding_row = False
+        if isinstance(positions, list):
+            self._columns = listed_columns(positions, seq)
+        elif positions is not None:
+            lengths = [cache_length(value, -1) for value in self._given if is_cache(value)]
+            past = lengths[0] if lengths and lengths[0] >= 0 else None
+            real = real_tokens(self._mask, seq, past)
+            self._columns = slice(seq - 1, seq) if real is None else last_columns(real)
+            if real is not None and not real.all():
+                self._check_padding(real)
+
+    def _check_padding(self, real: Tensor) -> None:
+        if not real.any(dim=1).all():
+            if not any(map(is_cache, self._given)):
+                raise ValueError(NO_REAL_TOKEN)
+            self._has_padding_row = True  # unless more of the prompt follows, in chunks
+        model = self._where.owners[0]
+        if (real[:, 1:] & ~real[:, :-1]).any() and ignores_mask(model):
+            raise ValueError(
+                f"{type(model).__name__} reads the padding in front of a prompt as text, whatever "
+                "the mask says: run one prompt at a time"
+            )
+
+    def _find_place(self) -> None:
+        """Append to what was recorded if this pass continues the last one, or begin anew."""
         caches = [(cache(), tensor()) for cache, tensor in self._left if cache() is not None]
         first = 0
         for value in self._given:
@@ -92,8 +127,17 @@ class Recorder:
                     if 0 < kept <= self._tokens:
                         self._continue_cache(kept, tensor is first_batch_tensor(value))
                         return
+            if any(cache() is cache_identity(value) for cache in self._replaced if cache()):
+                raise ValueError(
+                    "between two forward passes that belong together the model ran another one, as "
+                    "in generate with guidance_scale, so the record would be of either. Generate "
+                    "first, then record one pass over the sequences that came out"
+                )
             if is_cache(value):
                 first = cache_length(value, 0)
+        given = [cache_identity(value) for value in self._given]
+        ended = [cache for cache, _ in self._left if not any(cache() is value for value in given)]
+        self._replaced = [cache for cache in (*self._replaced, *ended) if cache() is not None]
         self.record.forget()
         self._first, self._tokens = first, 0
 
@@ -111,6 +155,8 @@ class Recorder:
                 f"positions={positions!r} counts within one forward pass, and this pass "
                 "continues another: record all positions"
             )
+        if self.record.has_padding_row:  # the first chunks of a prompt: it goes on
+            self.record.forget()
         if kept < self._tokens:  # the cache was cropped: those tokens did not happen
             self.record.crop(kept)
             self._tokens = kept
@@ -137,7 +183,7 @@ class Recorder:
             raise Stop(self)
 
     def _check_shape(self, number: int, hidden: Tensor) -> None:
-        check_stream(number, hidden, self._width)
+        check_stream(number, hidden, self._where.width)
         if self._seq is None:
             self._seq = hidden.shape[1]
         elif hidden.shape[1] != self._seq:
@@ -149,7 +195,7 @@ class Recorder:
         """The chosen positions, of the type and in the place asked for."""
         options = self.options
         if options.positions is not None:
-            hidden = self._at_columns(hidden, options.positions)
+            hidden = self._at_columns(hidden)
         if options.dtype is not None:
             hidden = hidden.to(options.dtype)
         if options.to is None:
@@ -158,16 +204,14 @@ class Recorder:
             return copy_to_host(hidden, self.record.copying)
         return hidden.to(options.to, copy=True)
 
-    def _at_columns(self, hidden: Tensor, positions: str | list[int]) -> Tensor:
-        columns = self._columns
-        if columns is None:
-            columns = columns_to_keep(positions, hidden.shape[1], self._mask)
-        if isinstance(columns, slice):
-            self._columns = columns
-            return hidden[:, columns]
-        self._columns = columns.to(hidden.device)  # moved once a pass: it waits for the GPU
-        rows = torch.arange(len(hidden), device=hidden.device)[:, None]
-        return hidden[rows, self._columns]
+    def _at_columns(self, hidden: Tensor) -> Tensor:
+        if self._columns is None:
+            self._choose_columns(hidden.shape[1])
+        if isinstance(self._columns, Tensor):  # moved once a pass at most: it waits for the GPU
+            self._columns = self._columns.to(hidden.device)
+            rows = torch.arange(len(hidden), device=hidden.device)[:, None]
+            return hidden[rows, self._columns]
+        return hidden[:, self._columns]
 
     def _detach_and_unshare(self, hidden: Tensor) -> Tensor:
         """Cut off from the autograd graph, if asked, and from a bigger tensor that it views."""
@@ -196,8 +240,19 @@ class Recorder:
             cache, tensor = cache_identity(value), first_batch_tensor(value)
             if cache is not None and tensor is not None:
                 self._left.append((weakref.ref(cache), weakref.ref(tensor)))
+        record.has_padding_row = self._has_padding_row
         self._new = self._seq = self._mask = None
-        self._given = []
+        self._given, self._level = [], -1
+
+
+def refuse_tried_tokens(given: Mapping[str, object]) -> None:
+    """Raise ValueError for a pass of assisted decoding: its last tokens are tried, not chosen."""
+    tried = given.get("logits_to_keep")  # 1 in other ways to generate
+    if isinstance(tried, int) and tried > 1 and any(map(is_cache, given.values())):
+        raise ValueError(
+            f'positions="last" does not go with logits_to_keep={tried} and a KV cache, as in '
+            "assisted decoding, which tries several tokens at once: record all positions"
+        )
 
 
 class Stop(Exception):

@@ -1,0 +1,121 @@
+"""What the forward pass of a model takes, and what it does with it."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import weakref
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.utils import generic
+
+from tutorial_utils.activations.hooks import aside, hooked_layers
+from tutorial_utils.activations.layers import locate
+
+# What every model may be given: what a tokenizer makes, and what goes down as **kwargs in
+# transformers (where this version lists it) and in peft.
+ALWAYS_KNOWN = {
+    *("attention_mask", "token_type_ids", "return_dict"),
+    *getattr(getattr(generic, "TransformersKwargs", None), "__annotations__", ()),
+    *("adapter_names", "alora_offsets", "task_ids"),
+}
+
+
+def parameters(module: nn.Module) -> tuple[str, ...]:
+    """The names of what a module's `forward` takes, in order."""
+    return _names(type(module).forward)
+
+
+@cache
+def _names(forward: Callable) -> tuple[str, ...]:
+    return tuple(inspect.signature(forward).parameters)[1:]
+
+
+def named_arguments(module: nn.Module, args: tuple, kwargs: Mapping) -> Mapping[str, object]:
+    """All arguments of a call of this module by name."""
+    return {**dict(zip(parameters(module), args)), **kwargs} if args else kwargs
+
+
+def check_options(
+    model: nn.Module, given: Iterable[str], function: str, options: Iterable[str]
+) -> None:
+    """Raise TypeError for what neither `function` nor the model's forward pass knows by name.
+
+    Many models take **kwargs and drop what they do not know, so that a misspelt option has no
+    effect and nobody says so.
+
+    Args:
+        model: what the function hands all but its own options to.
+        given: the names that were handed on.
+        function: the name of the function, for the message.
+        options: the names of its own options.
+    """
+    where = locate(model)
+    known = {*ALWAYS_KNOWN}
+    for part in (*where.owners, *where.layers):
+        known.update(set(parameters(part)) - {"args", "kwargs"})
+    for name in given:
+        if name not in known:
+            (nearest,) = difflib.get_close_matches(name, [*options, *sorted(known)], 1, cutoff=0)
+            raise TypeError(
+                f"{function} has no option {name!r}, and {type(model).__name__} takes no such "
+                f"input. The nearest known name is {nearest!r}; the options are "
+                f"{', '.join(options)}"
+            )
+
+
+def input_device(model: nn.Module) -> torch.device:
+    """Where the model's embedding is computed: the place for token ids.
+
+    `model.device` is "meta" where parts of a model are offloaded.
+    """
+    embedding = cast(PreTrainedModel, model).get_input_embeddings()
+    device = getattr(getattr(embedding, "_hf_hook", None), "execution_device", None)
+    return torch.device(next(embedding.parameters()).device if device is None else device)
+
+
+_ignores: weakref.WeakKeyDictionary[nn.Module, bool] = weakref.WeakKeyDictionary()
+
+
+def ignores_mask(model: nn.Module) -> bool:
+    """Whether padding on the left changes what this model computes for the tokens after it.
+
+    So it is in RWKV, xLSTM and RecurrentGemma, which read the padding as text whatever the mask
+    says: a prompt in such a batch does not give what it gives alone. Found out once for a model, by
+    a forward pass over two rows that differ in their padding only.
+    """
+    if model not in _ignores:
+        _ignores[model] = _padding_matters(model)
+    return _ignores[model]
+
+
+class _SeenEnough(Exception):
+    """Raised to leave the forward pass."""
+
+
+@torch.no_grad()
+def _padding_matters(model: nn.Module) -> bool:
+    where = locate(model)
+    seen: list[Tensor] = []
+
+    def see(number: int, hidden: Tensor) -> None:
+        seen.append(hidden)
+        raise _SeenEnough
+
+    ids = torch.tensor([[1, 3], [2, 3]], device=input_device(model))
+    mask = torch.tensor([[0, 1], [0, 1]], device=ids.device)
+    with aside(), hooked_layers(where, {len(where.layers): see}):
+        try:
+            model(input_ids=ids, attention_mask=mask, use_cache=False)
+        except _SeenEnough:
+            pass
+        except (RuntimeError, TypeError, ValueError):  # a model that wants more than token ids
+            return not any("mask" in name for layer in where.layers for name in parameters(layer))
+    one, other = seen[0][:, -1].float()
+    tolerance = torch.finfo(seen[0].dtype).eps ** 0.5 * one.abs().max()
+    return bool(((one - other).abs() > tolerance).any())
