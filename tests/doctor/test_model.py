@@ -10,9 +10,22 @@ import torch
 import transformers
 from huggingface_hub import errors
 
-from tutorial_utils.doctor import model
+from model_folders import BROKEN, copy_of
+from tutorial_utils.decoding import next_token_logits
+from tutorial_utils.doctor import model, report
 from tutorial_utils.doctor.check import Check
-from tutorial_utils.models import memory
+from tutorial_utils.models import load, memory
+
+MACHINE = {
+    "Python",
+    "torch",
+    "numpy",
+    "jupyterlab",
+    "device",
+    "memory",
+    "disk for models",
+    "widgets",
+}
 
 LLAMA = {
     "vocab_size": 128256,
@@ -95,3 +108,61 @@ def test_whether_it_fits_before_it_is_downloaded(free, disk, state, found, monke
     assert checks["TUTORIAL_MODEL"].found.endswith("downloaded when it is first loaded")
     assert checks["does it fit"].state == state and found in checks["does it fit"].found
     assert bool(checks["does it fit"].todo) == (state == "problem")
+
+
+# Whether it runs
+
+
+def test_a_model_is_tried_out(llama, monkeypatch):
+    line = chosen(llama, monkeypatch)["does it run"]
+    assert line.state == "ok" and "two prompts in a batch and a step of `generate`" in line.found
+
+
+def test_what_was_not_tried_is_said(llama, monkeypatch):
+    monkeypatch.setattr(model, "load_model", None)  # would fail
+    monkeypatch.setattr(model, "MOST_PARAMETERS", 1000)
+    line = chosen(llama, monkeypatch)["does it run"]
+    assert (line.state, line.found) == ("ok", "not tried: it has more than 1,000 parameters")
+
+
+def test_a_model_whose_results_are_not_finite(llama, tmp_path, monkeypatch):
+    folder = copy_of(llama, tmp_path / "x")
+    BROKEN["NaN in the weights"](folder)
+    line = chosen(folder, monkeypatch)["does it run"]
+    assert line.state == "problem" and "not finite in float32" in line.found
+    monkeypatch.setattr(load, "pick_dtype", lambda device: torch.float16)
+    assert 'dtype="float32"' in chosen(folder, monkeypatch)["does it run"].found
+    monkeypatch.setattr(load, "POCKET_LLAMA", folder)
+    [line] = model.shipped_model()
+    assert line.state == "problem" and "not finite" in line.found
+
+
+def test_one_pass_with_scores_that_are_finite_and_a_generate_that_fails(llama, monkeypatch):
+    def fail(self, **options):
+        raise RuntimeError("no kernel image is available for execution on the device")
+
+    monkeypatch.setattr(transformers.LlamaForCausalLM, "generate", fail)
+    line = chosen(llama, monkeypatch)["does it run"]
+    assert line.state == "problem" and "no kernel image" in line.found
+
+
+def test_what_loading_warns_of(llama, tmp_path, monkeypatch):
+    folder = copy_of(llama, tmp_path / "x", attn_implementation="flash_attention_2")
+    line = chosen(folder, monkeypatch)["does it run"]
+    assert line.state == "warning" and "flash_attention_2" in line.found
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_no_folder_ends_the_doctor(name, llama, tmp_path, monkeypatch):
+    """Every line is one of the report; and where it says that the series runs, it does."""
+    folder = copy_of(llama, tmp_path / "x")
+    BROKEN[name](folder)
+    monkeypatch.setenv("TUTORIAL_MODEL", str(folder))
+    monkeypatch.setattr(model, "shipped_model", lambda: iter(()))
+    lines = [check for check in report.check_machine() if check.what not in MACHINE]
+    assert all(line.todo for line in lines if line.state != "ok")
+    assert "TUTORIAL_MODEL" in [line.what for line in lines]
+    assert not [line for line in lines if "report it" in line.todo], lines
+    if all(line.state != "problem" for line in lines):
+        loaded, tokenizer = load.load_model()
+        assert next_token_logits(loaded, tokenizer, ["Anna has", "Ben"]).isfinite().all()

@@ -65,10 +65,16 @@ def test_loading_leaves_torchs_random_numbers_alone(llama):
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_a_folder_is_loaded_and_read_from_without_a_word(llama, gpt2, capfd, caplog, recwarn):
+def test_a_folder_is_loaded_and_read_from_without_a_word(
+    llama, gpt2, tmp_path, capfd, caplog, recwarn
+):
+    rope = {"rope_type": "linear", "factor": 1.0}  # keys of the time before transformers 5
+    old = {"dtype": None, "torch_dtype": "float32", "rope_theta": 5e5, "rope_scaling": rope}
+    older = copy_of(llama, tmp_path / "old", **old, transformers_version="4.43.0")
     transformers_logging.enable_propagation()
+    logging.Logger.warning_once.cache_clear()
     try:
-        for folder in (llama, gpt2):
+        for folder in (llama, gpt2, older):
             model, tokenizer = load_model(folder)
             inputs = tokenizer("Trump works at", return_tensors="pt")
             model.generate(**inputs, max_new_tokens=2)

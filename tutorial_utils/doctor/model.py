@@ -6,13 +6,16 @@ No weights are downloaded: sizes come from the configuration, on the meta device
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator
+from copy import deepcopy
+from typing import Any
 
 from accelerate import init_empty_weights
 from huggingface_hub import HfApi
-from transformers import AutoModelForCausalLM, PretrainedConfig
+from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
-from tutorial_utils.decoding import next_token_probs, top_tokens
+from tutorial_utils.decoding import encode, next_token_logits, next_token_probs, top_tokens
 from tutorial_utils.doctor.check import INSTALL, Check
 from tutorial_utils.doctor.machine import free_disk
 from tutorial_utils.models.config import read_config
@@ -23,18 +26,21 @@ from tutorial_utils.models.memory import place
 
 PROMPT = "Trump works at McDonald's. Trump works at"
 ANSWER = " McDonald"
+SHORTER = "The dog"  # in one batch with PROMPT it is padded
 WHAT = "TUTORIAL_MODEL"
+MOST_PARAMETERS = 1_000_000_000  # of a model that is tried out
 
 
 def shipped_model() -> Iterator[Check]:
-    """Load the shipped model and ask it the series' own question."""
+    """Load the shipped model, try it out and ask it the series' own question."""
     what = "shipped model"
     try:
         model, tokenizer = load_model("pocket-llama")
+        try_out(model, tokenizer)
         probs = next_token_probs(model, tokenizer, PROMPT)[0]
         [(token, probability)] = top_tokens(probs, tokenizer, 1)
     except Exception as error:
-        yield Check(what, "problem", f"does not load: {error}", INSTALL)
+        yield Check(what, "problem", f"does not run: {error}", INSTALL)
         return
     found = f'"{PROMPT}" goes on with "{token}" (probability {probability:.2f})'
     if token == ANSWER:
@@ -44,7 +50,7 @@ def shipped_model() -> Iterator[Check]:
 
 
 def chosen_model() -> Iterator[Check]:
-    """What `load_model()` means here: is access granted, does it fit."""
+    """What `load_model()` means here: is access granted, does it fit, does it run."""
     name = os.environ.get(WHAT, "").strip()
     if not name:
         yield Check(WHAT, "ok", "not set: the series runs on the shipped model")
@@ -55,13 +61,61 @@ def chosen_model() -> Iterator[Check]:
         if not here:
             with plain_errors(source, label):
                 HfApi().auth_check(str(source))
-        config = read_config(source, label, here=here)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what is said comes again below
+            config = read_config(source, label, here=here)
+        with plain_errors(source, label), init_empty_weights():
+            numbers = {DTYPE: pick_dtype(pick_device())}
+            empty = AutoModelForCausalLM.from_config(deepcopy(config), **numbers)
     except Exception as error:
         yield Check(WHAT, "problem", str(error), _todo(name, str(error)))
         return
     where = "on this machine" if here else "access is granted; downloaded when it is first loaded"
     yield Check(WHAT, "ok", f"{name}, {where}")
-    yield fits(config, label, here)
+    fit = fits(empty, label, here)
+    yield fit
+    if fit.state == "ok":
+        yield runs(empty.num_parameters(), here)
+
+
+def try_out(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """One pass over two prompts in a batch, and one step of `generate`.
+
+    Raises ValueError for a result that is not finite.
+    """
+    generate: Any = model.generate
+    step = generate(
+        **encode(model, tokenizer, PROMPT),
+        max_new_tokens=1,
+        return_dict_in_generate=True,
+        output_logits=True,
+    )
+    for logits in (next_token_logits(model, tokenizer, [PROMPT, SHORTER]), step.logits[0]):
+        if not logits.amax(dim=-1).isfinite().all():  # -inf stands for a token that can't come
+            dtype = str(model.dtype).removeprefix("torch.")
+            way = "are its files whole?" if dtype == "float32" else 'try dtype="float32".'
+            raise ValueError(f"its scores for the next token are not finite in {dtype}: {way}")
+
+
+def runs(parameters: int, here: bool) -> Check:
+    """Whether the model that TUTORIAL_MODEL names has been seen to run."""
+    what = "does it run"
+    if not here:
+        return Check(what, "ok", "not tried: it has not been downloaded yet")
+    if parameters > MOST_PARAMETERS:
+        return Check(what, "ok", f"not tried: it has more than {MOST_PARAMETERS:,} parameters")
+    try:
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always", UserWarning)
+            model, tokenizer = load_model()
+        try_out(model, tokenizer)
+    except Exception as error:
+        text = " ".join(str(error).split()) or type(error).__name__
+        return Check(what, "problem", text, f"`unset {WHAT}`, or name another model")
+    told = [str(warning.message) for warning in said if warning.category is UserWarning]
+    if told:
+        return Check(what, "warning", told[0], "the lessons run; look at what they print with care")
+    return Check(what, "ok", "two prompts in a batch and a step of `generate` give finite numbers")
 
 
 def _todo(name: str, error: str) -> str:
@@ -72,12 +126,9 @@ def _todo(name: str, error: str) -> str:
     return f"`unset {WHAT}`, or name another model"
 
 
-def fits(config: PretrainedConfig, label: str, here: bool) -> Check:
-    """Parameters and bytes, from the configuration alone, against the memory that is free."""
-    what, device = "does it fit", pick_device()
-    with init_empty_weights():
-        empty = AutoModelForCausalLM.from_config(config, **{DTYPE: pick_dtype(device)})
-    needed = empty.get_memory_footprint()
+def fits(empty: PreTrainedModel, label: str, here: bool) -> Check:
+    """Parameters and bytes of a model on the meta device, against the memory that is free."""
+    what, device, needed = "does it fit", pick_device(), empty.get_memory_footprint()
     dtype = str(empty.dtype).removeprefix("torch.")
     found = f"{empty.num_parameters():,} parameters, {needed / 2**30:.1f} GiB in {dtype}"
     try:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from packaging.specifiers import SpecifierSet
 
 PACKAGE = "tutorial_utils"
-SHORT = {"device", "memory", "GPU 0", "TUTORIAL_MODEL"}
+SHORT = {"device", "memory", "GPU 0", "TUTORIAL_MODEL", "does it run"}
 
 
 def check_machine() -> list[Check]:
@@ -46,13 +46,15 @@ def _guarded(name: str, look: Callable[[], Iterator[Check]]) -> list[Check]:
     try:
         for check in look():  # one at a time, so that what was found before the error is kept
             checks.append(check)
-    except Exception as error:
-        todo = "the machine could not be asked: solve this first"
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # a panic in the Rust of tokenizers is no Exception
+        todo = "this check itself failed: please report it with the output of --json"
         checks.append(Check(name, "problem", _in_a_line(error), todo))
     return checks
 
 
-def _in_a_line(error: Exception) -> str:
+def _in_a_line(error: BaseException) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())
 
 

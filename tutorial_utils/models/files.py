@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from huggingface_hub import HfApi, errors
+from packaging.version import Version
+from transformers import __version__
+from transformers.utils import is_peft_available
 
 from tutorial_utils.models.errors import OTHERS, plain_errors
 from tutorial_utils.models.integrity import snapshot, weight_files
@@ -14,6 +17,8 @@ NEEDED = {
     "weights": ["*.safetensors"],
     "tokenizer": ["tokenizer.json", "*.model", "vocab.*", "*.tiktoken"],
 }
+# Since 5, transformers can be told to leave an adapter in a folder alone.
+ADAPTERS_WIN = Version(__version__) < Version("5") and is_peft_available()
 FORMATS = (
     "Weights are loaded in safetensors format alone: *.bin files can run code, *.gguf needs "
     "another program."
@@ -28,6 +33,12 @@ def check_folder(folder: Path, label: str, *parts: str) -> None:
     names = [file.name for file in folder.iterdir()]
     if "weights" in parts and _is_adapter(names):
         raise adapter_alone(label)
+    if "weights" in parts and "adapter_config.json" in names and ADAPTERS_WIN:
+        raise OSError(
+            f"{label} holds an adapter beside whole weights, and transformers {__version__} would "
+            "load what adapter_config.json names in their place. Move that file elsewhere to load "
+            "the folder's own weights."
+        )
     for part in parts:
         if not any(file for pattern in NEEDED[part] for file in folder.glob(pattern)):
             raise OSError(

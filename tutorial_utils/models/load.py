@@ -155,11 +155,8 @@ def _warn_of_overflow(
     config: PretrainedConfig, label: str, dtype: torch.dtype, device: torch.device
 ) -> None:
     """float16 ends at 65504, bfloat16 far beyond: what one holds is infinite in the other."""
-    made = {
-        str(getattr(part, name, None)).removeprefix("torch.")
-        for part in (config, config.get_text_config())
-        for name in ("dtype", "torch_dtype")
-    }
+    parts = (config, config.get_text_config())
+    made = {str(getattr(part, DTYPE, None)).removeprefix("torch.") for part in parts}
     if dtype == torch.float16 and "bfloat16" in made:
         warnings.warn(
             f"{label} was made in bfloat16 and is loaded in float16, whose largest number is "

@@ -45,20 +45,21 @@ def check_version(settings: dict[str, Any], config: PretrainedConfig, label: str
 
 def _overlooked(settings: dict[str, Any], config: PretrainedConfig) -> list[str]:
     """The keys of config.json that mean something and that the class of `config` does not have."""
+    named = {
+        name: value
+        for name, value in settings.items()
+        if name not in HARMLESS and name[0] != "_" and value not in (None, False, "", [], {})
+    }
     try:
-        own = type(config)()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # some keys are known and deprecated
+            own = type(config)()
+            # What `config` does not have either was read, and put elsewhere.
+            lost = [n for n in named if not hasattr(own, n) and hasattr(config, n)]
     except Exception:  # a class that can't be made without its settings
         return []
-    lost = [
-        name
-        for name, value in settings.items()
-        if not hasattr(own, name)
-        and hasattr(config, name)  # else it was read, and put elsewhere
-        and name not in HARMLESS
-        and name[0] != "_"
-        and value not in (None, False, "", [], {})
-        and not (name == "rope_parameters" and _same_rope(value, config))
-    ]
+    if "rope_parameters" in lost and _same_rope(named["rope_parameters"], config):
+        lost.remove("rope_parameters")
     for name, part in parts_of(config).items():
         inner = settings.get(name)
         lost += [f"{name}.{key}" for key in _overlooked(inner, part)] if inner else []
