@@ -141,6 +141,8 @@ def contrast_layers(
 ) -> Iterator[ContrastProcessor]:
     """DoLa as a logits processor for transformers' own `generate`, inside the `with` block.
 
+    Example::
+
         with contrast_layers(model, "high") as contrast:
             model.generate(**inputs, logits_processor=[contrast], do_sample=False)
         contrast.picked  # the layers, a tensor (batch,) for each new token

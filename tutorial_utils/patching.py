@@ -39,11 +39,13 @@ def patch_each(
 ) -> Tensor:
     """Patch `prompt` at each layer and token in turn, and score what the model says next.
 
-    source: {layer: activations (1, seq, hidden)} of another prompt of as many tokens, as
-        `read_activations` gives them, or `read_parts` with the same `part`.
-    score: a function from next-token logits (batch, vocab), float32, to one number each (batch,).
-    part: None patches the residual stream; "attention" or "mlp" what that part of each decoder
-        layer gives out, before it is added to the stream.
+    Args:
+        source: {layer: activations (1, seq, hidden)} of another prompt of as many tokens, as
+            `read_activations` gives them, or `read_parts` with the same `part`.
+        score: a function from next-token logits (batch, vocab), float32, to one number each
+            (batch,).
+        part: None patches the residual stream; "attention" or "mlp" what that part of each decoder
+            layer gives out, before it is added to the stream.
 
     Gives the scores (layers, seq), float32 on the CPU, rows in the order of `source`. All tokens of
     a layer share one forward pass: row p of its batch is the prompt with token p patched. A bar

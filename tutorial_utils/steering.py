@@ -68,8 +68,9 @@ def sample_steered(
 ) -> Samples:
     """Continue each prompt with `strength` times a direction added at each layer of `directions`.
 
-    directions: {layer: (hidden,)}, or (batch, 1, hidden) to give each prompt one of its own. They
-        are added at every token, those of the prompt included.
+    `directions` are {layer: (hidden,)}, or (batch, 1, hidden) to give each prompt one of its own.
+    They are added at every token, those of the prompt included.
+
     Tokens are drawn at temperature 1, with the same random numbers for the same `seed`; the
     caller's random numbers stay as they were. The loss of a text is what the model *without* the
     direction thinks of it: how fluent it still is. By hand: the lesson on patching and steering.

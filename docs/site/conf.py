@@ -3,8 +3,6 @@
 scripts/build_site.py gathers the pages in a folder and starts Sphinx there with this file.
 """
 
-import inspect
-import re
 import sys
 from pathlib import Path
 
@@ -47,31 +45,14 @@ add_module_names = False
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 napoleon_numpy_docstring = False
-napoleon_use_ivar = True  # fields of a class as a list, beside autodoc's own entries
 default_role = "code"  # docstrings write code between single backticks
 
 
-def as_rst(app, what, name, obj, options, lines) -> None:
-    """The docstrings' plain layout, spelt as Sphinx needs it: arguments, and indented code."""
-    try:
-        arguments = set(inspect.signature(obj).parameters)
-    except (TypeError, ValueError):
-        arguments = set()
-    new: list[str] = []
-    if lines and lines[0].startswith("Alias for field number"):  # Python's, not ours
+def without_pythons_own(app, what, name, obj, options, lines) -> None:
+    """Fields of a NamedTuple have a docstring that Python makes, and that says nothing."""
+    if lines and lines[0].startswith("Alias for field number"):
         lines.clear()
-    for line in lines:
-        argument = re.match(r"(\w+): (\S.*)", line)
-        before = next((old for old in reversed(new) if old), "")
-        if argument and argument[1] in arguments:
-            new += ["", f":param {argument[1]}: {argument[2]}"]
-        elif line.startswith("    ") and not new[-1] and not before.startswith("    "):
-            new += ["::", "", line]
-        else:
-            ends_list = before.startswith((":param", "    ")) and line[:1] not in ("", " ")
-            new += ["", line] if ends_list and new[-1] else [line]
-    lines[:] = new
 
 
 def setup(app) -> None:
-    app.connect("autodoc-process-docstring", as_rst, priority=400)  # before napoleon, at 500
+    app.connect("autodoc-process-docstring", without_pythons_own)

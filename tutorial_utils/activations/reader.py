@@ -49,6 +49,8 @@ class Activations(Mapping[int, Tensor]):
 
     Negative layer numbers count from the end, as in a list. Read it after the model has run.
 
+    Example::
+
         activations[-1].shape                          # (batch, seq, hidden)
         for layer, hidden in activations.items(): ...  # in the order asked for
 

@@ -34,22 +34,26 @@ def record_activations(
 ) -> Iterator[Activations]:
     """Record the residual stream while the model runs inside the `with` block.
 
+    Example::
+
         with record_activations(model, layers=[0, -1]) as activations:
             model(**inputs)
         activations[0].shape  # (batch, seq, hidden)
 
-    layers: a number, a list, a range or a slice; None means all, 0 to n.
-    positions: None keeps every token, by reference; a list of column numbers keeps those; "last"
-        keeps the last real token of each row by the attention mask, with padding on either side.
-        Chosen positions are copied, to (batch, positions, hidden), and nothing else is kept.
-        Under `torch.inference_mode` all is copied, so that what is kept can train a probe.
-    to: a device to copy to, such as "cpu"; by default the tensors stay where they were made.
-    dtype: the data type to keep them in; by default the model's.
-    detach: False leaves the tensors in the autograd graph.
-    stop: compute nothing after the last layer asked for. The model's call then has no result: the
-        block ends there, and what follows the call inside the block is not run. A model
-        that runs a layer more than once is refused, but not by a block that stops at that layer:
-        it keeps what the first time gave.
+    Args:
+        layers: a number, a list, a range or a slice; None means all, 0 to n.
+        positions: None keeps every token, by reference; a list of column numbers keeps those;
+            "last" keeps the last real token of each row by the attention mask, with padding on
+            either side. Chosen positions are copied, to (batch, positions, hidden), and nothing
+            else is kept. Under `torch.inference_mode` all is copied, so that what is kept can train
+            a probe.
+        to: a device to copy to, such as "cpu"; by default the tensors stay where they were made.
+        dtype: the data type to keep them in; by default the model's.
+        detach: False leaves the tensors in the autograd graph.
+        stop: compute nothing after the last layer asked for. The model's call then has no result:
+            the block ends there, and what follows the call inside the block is not run. A model
+            that runs a layer more than once is refused, but not by a block that stops at that
+            layer: it keeps what the first time gave.
 
     A pass that is given the KV cache which the pass before left is appended along seq, so that
     `generate` gives (batch, all tokens, hidden); its last token is chosen but never read. Any
@@ -119,6 +123,8 @@ def edit_activations(
     model: nn.Module, edits: Mapping[int, Callable[[Tensor], Tensor]]
 ) -> Iterator[None]:
     """Change the residual stream while the model runs inside the `with` block.
+
+    Example::
 
         with edit_activations(model, {3: lambda hidden: hidden + direction}):
             model(**inputs)

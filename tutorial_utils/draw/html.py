@@ -21,11 +21,8 @@ MONO = "font-family:var(--jp-code-font-family,monospace);font-size:13px"
 NUMBER = "text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap"
 CELL = f"{NUMBER};padding:0 5px"
 EDGES = ";border-left:2px solid;border-right:2px solid"
-# Pale enough for black text, as in the figures.
-PALE = [
-    to_hex((0.6 + 0.4 * red, 0.6 + 0.4 * green, 0.6 + 0.4 * blue))
-    for red, green, blue in map(to_rgb, OKABE_ITO)
-]
+# The same, mixed with white 2 to 3: pale enough for black text.
+PALE = ["#BBE1F6", "#F5D999", "#99D8C7", "#EBC9DC", "#99C7E0", "#EEBF99"]
 GREY = "#D3D3D3"  # a cell whose number is not finite
 
 

@@ -49,11 +49,12 @@ def harvest_activations(
 ) -> int:
     """Write the residual stream of each line of the file `prompts` to the folder `out`.
 
-    layers: as in `record_activations`; None means all, 0 to n.
-    positions: "last" keeps the last token of each prompt, "all" keeps every token.
-    shard: the lines that make one file; what it holds is all that is kept in memory.
-    batch_tokens: the tokens that one forward pass may have, padding counted.
-    process, processes: this one takes every `processes`-th shard, from number `process` on.
+    Args:
+        layers: as in `record_activations`; None means all, 0 to n.
+        positions: "last" keeps the last token of each prompt, "all" keeps every token.
+        shard: the lines that make one file; what it holds is all that is kept in memory.
+        batch_tokens: the tokens that one forward pass may have, padding counted.
+        process, processes: this one takes every `processes`-th shard, from number `process` on.
 
     A shard that is there already is left as it is. Gives the number of shards written. Read them
     back with `read_harvest`. By hand: the lesson on many prompts.

@@ -69,8 +69,8 @@ def explore_steering(
 ) -> Explorer:
     """Pick layers and a strength, and see texts without and with steering, side by side.
 
-    directions: {layer: (hidden,)}, as `mean_differences` gives; with several layers picked, each
-        adds its own. `prompt` is the beginning at first, and can be typed over.
+    `directions` are {layer: (hidden,)}, as `mean_differences` gives; with several layers picked,
+    each adds its own. `prompt` is the beginning at first, and can be typed over.
     A `picker` that other widgets use too can be given. `describe` is as in `steering_table`.
     """
     middle = sorted(directions)[len(directions) // 2]
