@@ -11,7 +11,7 @@ from itertools import pairwise
 
 from nbformat import NotebookNode
 
-from notebook_tools import LESSONS, NOTEBOOKS, ROOT, code_cells, name_cell, tags
+from notebook_tools import NOTEBOOKS, ROOT, code_cells, lesson_on, name_cell, tags
 
 SETUP = """\
 # Set-up: the same cell in every lesson, and safe to run again.
@@ -119,15 +119,8 @@ def package_functions() -> dict[str, tuple[str, list[int]]]:
 
 def lessons_on(text: str) -> list[int]:
     """The numbers of the lessons that a text names by what they are on, "the lesson on hooks"."""
-    found = []
-    for subject in re.findall(r"\blesson on ([\w -]+)", " ".join(text.split())):
-        words = set(re.findall(r"\w+", subject.lower())) - {"the"}
-        numbers = [int(path.stem[:2]) for path in LESSONS if words <= set(path.stem.split("_"))]
-        if len(numbers) != 1:
-            names = ", ".join(path.stem for path in LESSONS)
-            raise ValueError(f"'the lesson on {subject}' is none, or several, of: {names}")
-        found += numbers
-    return found
+    subjects = re.findall(r"\blesson on ([\w -]+)", " ".join(text.split()))
+    return [int(lesson_on(subject).stem[:2]) for subject in subjects]
 
 
 def has_title_and_question(nb: NotebookNode, number: str) -> Iterator[str]:
