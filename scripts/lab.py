@@ -29,7 +29,7 @@ def options(token: str, folder: Path = ROOT) -> list[str]:
         "ServerApp.allow_root": os.geteuid() == 0,  # rented boxes have no other user
         "ServerApp.root_dir": folder,
         "Application.log_level": "WARN",  # the log of every request would bury the address
-        "LabApp.default_url": "/lab/tree/notebooks/00_start_here.ipynb",
+        "LabApp.default_url": f"/lab/tree/notebooks/{first_lesson()}",
         # Neither news nor updates are looked for. JupyterLab asks about news, in a box over the
         # lesson, whatever the server says: the settings in this folder answer.
         "LabApp.app_settings_dir": Path(__file__).resolve().with_name("lab_settings"),
@@ -43,6 +43,11 @@ def options(token: str, folder: Path = ROOT) -> list[str]:
         settings["ServerApp.allow_origin_pat"] = f"{any_port}$"
         settings["ServerApp.allow_remote_access"] = True
     return [f"--{name}={value}" for name, value in settings.items()]
+
+
+def first_lesson() -> str:
+    """The file whose name has the lowest number."""
+    return min(path.name for path in ROOT.glob("notebooks/[0-9][0-9]_*.ipynb"))
 
 
 def codespace_address(port: int | str) -> str:

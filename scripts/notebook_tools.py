@@ -34,6 +34,16 @@ KEPT = ("tags", "slideshow")
 WIDGET_MIME = "application/vnd.jupyter.widget-view+json"
 
 
+def lesson_on(subject: str) -> Path:
+    """The lesson on a subject, by the words of its file's name: "hooks", "the logit lens"."""
+    words = set(re.findall(r"\w+", subject.lower())) - {"the"}
+    found = [path for path in LESSONS if words <= set(path.stem.split("_"))]
+    if len(found) != 1:
+        names = ", ".join(path.stem for path in LESSONS)
+        raise ValueError(f"'the lesson on {subject}' is none, or several, of: {names}")
+    return found[0]
+
+
 def read(path: Path) -> NotebookNode:
     return nbformat.read(path, as_version=4)
 
@@ -89,6 +99,7 @@ def kernel_environment(**extra: str) -> dict[str, str]:
         # has to wait for a busy core: one lesson took 10 s with one, 137 s with two, beside others.
         "OMP_NUM_THREADS": "1",
         "HF_HUB_OFFLINE": "1",
+        "TUTORIAL_PROGRESS": os.devnull,  # what is solved here was not solved by the reader
         "HF_HUB_CACHE": str(ROOT / "build" / "no-models-here"),
         **extra,
     }

@@ -1,7 +1,7 @@
 """Runs lessons in place and makes their outputs ready to commit: `make notebooks`.
 
     python scripts/run_notebooks.py                                  all of notebooks/
-    python scripts/run_notebooks.py notebooks/01_tokenization.ipynb  one
+    python scripts/run_notebooks.py notebooks/LESSON.ipynb  one
 
 They run on the shipped model, on the CPU and with no network, whatever the machine has. What
 changes from run to run without a change of the lesson is left out: times, versions, widget state.

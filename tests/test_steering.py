@@ -8,7 +8,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 import corpus
-from notebook_tools import NOTEBOOKS, code_cells, read
+from notebook_tools import code_cells, lesson_on, read
 from tiny_models import count_hooks, make_gpt2
 from tutorial_utils import encode, load_model, mean_differences, sample_steered
 from tutorial_utils.steering import _losses
@@ -209,7 +209,7 @@ def test_a_strength_turns_the_stories_and_a_random_direction_does_not(pocket, ca
 
 
 def lesson_cells() -> list:
-    return code_cells(read(NOTEBOOKS / "07_patching_and_steering.ipynb"))
+    return code_cells(read(lesson_on("patching and steering")))
 
 
 def test_the_lessons_mood_is_the_corpus_mood():

@@ -23,7 +23,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from lab_page import SCREENSHOTS, SECONDS, LabPage, Server
-from notebook_tools import LESSONS, ROOT, kernel_environment, read
+from notebook_tools import LESSONS, ROOT, kernel_environment, lesson_on, read
 from setup_browser import find_browser
 from tutorial_utils import load_model
 
@@ -126,8 +126,10 @@ def opened(browser: Browser, server: Server) -> Iterator[Callable[[str], LabPage
 
 @pytest.fixture
 def lesson(request, opened) -> Iterator[LabPage]:
-    """The lesson whose number or name is the parameter; looked over when the test is done."""
-    (name,) = [path.name for path in LESSONS if path.name.startswith(request.param)]
+    """The lesson whose file or subject is the parameter; looked over when the test is done."""
+    name = Path(request.param).name
+    if not name.endswith(".ipynb"):
+        name = lesson_on(request.param).name
     found = opened(name)
     found.page.bring_to_front()
     yield found

@@ -82,7 +82,7 @@ def check(widget: Locator, loaded, prompt: str, place: int, layers: list[int], a
     assert parts.count("◂ picked") == 1 and parts[::-1].index("◂ picked") == picked
 
 
-@pytest.mark.parametrize("lesson", ["06"], indirect=True)
+@pytest.mark.parametrize("lesson", ["dola"], indirect=True)
 def test_tokens_and_layers_with_the_keyboard(lesson: LabPage, loaded, follow):
     widget = lesson.widget("explore_contrast")
     low = candidate_layers(loaded[0], "low")
@@ -109,7 +109,7 @@ def test_tokens_and_layers_with_the_keyboard(lesson: LabPage, loaded, follow):
     assert size(tables) == box, "the drawing jumps"
 
 
-@pytest.mark.parametrize("lesson", ["06"], indirect=True)
+@pytest.mark.parametrize("lesson", ["dola"], indirect=True)
 def test_alpha_is_dragged_to_its_ends(lesson: LabPage, loaded):
     widget = lesson.widget("explore_contrast")
     pick(widget, [2, 4])
@@ -129,7 +129,7 @@ def test_alpha_is_dragged_to_its_ends(lesson: LabPage, loaded):
     check(widget, loaded, STORY, last, [2, 4], 0.1)
 
 
-@pytest.mark.parametrize("lesson", ["06"], indirect=True)
+@pytest.mark.parametrize("lesson", ["dola"], indirect=True)
 def test_prompts_of_all_kinds_and_no_layer(lesson: LabPage, loaded):
     widget = lesson.widget("explore_contrast")
     pick(widget, [2, 4])
@@ -218,7 +218,7 @@ def check_texts(widget: Locator, told, layers: list[int], strength: float, openi
     expect(widget.locator("table")).to_be_visible()
 
 
-@pytest.mark.parametrize("lesson", ["07"], indirect=True)
+@pytest.mark.parametrize("lesson", ["steering"], indirect=True)
 def test_texts_follow_the_strength(lesson: LabPage, told, follow):
     widget = lesson.widget("explore_steering")
     learn(told, lesson)
@@ -240,7 +240,7 @@ def test_texts_follow_the_strength(lesson: LabPage, told, follow):
     lesson.shoot(widget, "steered")
 
 
-@pytest.mark.parametrize("lesson", ["07"], indirect=True)
+@pytest.mark.parametrize("lesson", ["steering"], indirect=True)
 def test_layers_and_the_ends_of_the_strength(lesson: LabPage, told):
     widget = lesson.widget("explore_steering")
     first, *_, last = sorted(learn(told, lesson).directions)
@@ -266,7 +266,7 @@ def test_layers_and_the_ends_of_the_strength(lesson: LabPage, told):
     lesson.shoot(widget, "nothing_added")
 
 
-@pytest.mark.parametrize("lesson", ["07"], indirect=True)
+@pytest.mark.parametrize("lesson", ["steering"], indirect=True)
 def test_beginnings_of_all_kinds(lesson: LabPage, told):
     widget = lesson.widget("explore_steering")
     learn(told, lesson)

@@ -36,7 +36,7 @@ def check(widget: Locator, view, layer: int, place: int) -> None:
     assert cell.get_attribute("title").split("\n")[0] == first
 
 
-@pytest.mark.parametrize("lesson", ["05"], indirect=True)
+@pytest.mark.parametrize("lesson", ["logit lens"], indirect=True)
 def test_cells_are_picked_with_the_keyboard(lesson: LabPage, loaded, follow):
     widget = lesson.widget("explore_lens")
     view = read_lens(*loaded, RECALL)
@@ -52,7 +52,7 @@ def test_cells_are_picked_with_the_keyboard(lesson: LabPage, loaded, follow):
     lesson.shoot(widget, "picked")
 
 
-@pytest.mark.parametrize("lesson", ["05"], indirect=True)
+@pytest.mark.parametrize("lesson", ["logit lens"], indirect=True)
 def test_a_prompt_is_typed_and_layers_are_picked(lesson: LabPage, loaded):
     widget = lesson.widget("explore_lens")
     typed = widget.get_by_label("Prompt")
@@ -84,7 +84,7 @@ def test_a_prompt_is_typed_and_layers_are_picked(lesson: LabPage, loaded):
     lesson.shoot(widget, "typed")
 
 
-@pytest.mark.parametrize("lesson", ["05"], indirect=True)
+@pytest.mark.parametrize("lesson", ["logit lens"], indirect=True)
 def test_a_long_prompt_and_one_that_is_too_long(lesson: LabPage, loaded):
     widget = lesson.widget("explore_lens")
     typed = widget.get_by_label("Prompt")

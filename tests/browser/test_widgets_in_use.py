@@ -31,14 +31,14 @@ STORY = "One morning, Anna went to the park."
 RECALL = "Trump works at McDonald's. Trump works at"
 
 
-def lesson(number: str):
-    return pytest.mark.parametrize("lesson", [number], indirect=True)
+def lesson(subject: str):
+    return pytest.mark.parametrize("lesson", [subject], indirect=True)
 
 
 # The token explorer.
 
 
-@lesson("01")
+@lesson("tokenization")
 def test_tokens_change_while_one_types(lesson: LabPage, loaded, follow):
     _, tokenizer = loaded
     widget = lesson.widget("explore_tokens")
@@ -81,7 +81,7 @@ def told_of(choice) -> str:
     )
 
 
-@lesson("02")
+@lesson("softmax")
 def test_bars_follow_the_sliders(lesson: LabPage, loaded, follow):
     widget = lesson.widget("explore_softmax")
     logits = next_token_logits(*loaded, STORY)[0]
@@ -119,7 +119,7 @@ def test_bars_follow_the_sliders(lesson: LabPage, loaded, follow):
     lesson.shoot(widget, "filtered")
 
 
-@lesson("02")
+@lesson("softmax")
 def test_another_prompt_a_drag_and_start_again(lesson: LabPage, loaded):
     widget = lesson.widget("explore_softmax")
     prompt = widget.get_by_label("Prompt")
@@ -156,7 +156,7 @@ def candidates(widget: Locator) -> Locator:
     return rows.locator("button")
 
 
-@lesson("03")
+@lesson("decoding")
 def test_a_click_chooses_and_steps_lead_back(lesson: LabPage, loaded, follow):
     model, tokenizer = loaded
     widget = lesson.widget("step_decoding")
@@ -182,7 +182,7 @@ def test_a_click_chooses_and_steps_lead_back(lesson: LabPage, loaded, follow):
     expect(widget).to_contain_text("No new token yet.")
 
 
-@lesson("03")
+@lesson("decoding")
 def test_a_strategy_chooses(lesson: LabPage, loaded):
     model, tokenizer = loaded
     widget = lesson.widget("step_decoding")
@@ -215,7 +215,7 @@ def test_a_strategy_chooses(lesson: LabPage, loaded):
     lesson.shoot(widget, "sampled")
 
 
-@lesson("03")
+@lesson("decoding")
 def test_another_prompt_an_empty_one_and_an_end(lesson: LabPage, loaded):
     model, tokenizer = loaded
     widget = lesson.widget("step_decoding")
@@ -261,7 +261,7 @@ def picked(widget: Locator) -> tuple[int, ...]:
     return () if names == "none" else tuple(map(int, names.split(", ")))
 
 
-@lesson("04")
+@lesson("hooks")
 def test_layers_by_range_steps_boxes_and_buttons(lesson: LabPage, recorded, follow):
     last = max(recorded[0])
     widget = lesson.widget("explore_activations")
@@ -293,7 +293,7 @@ def test_layers_by_range_steps_boxes_and_buttons(lesson: LabPage, recorded, foll
     assert picked(widget) == tuple(range(last + 1))
 
 
-@lesson("04")
+@lesson("hooks")
 def test_the_picked_layers_are_there_for_the_next_cell(lesson: LabPage, recorded):
     widget = lesson.widget("explore_activations")
     button(widget, "None").click()
@@ -309,7 +309,7 @@ def test_the_picked_layers_are_there_for_the_next_cell(lesson: LabPage, recorded
     button(widget, "All").click()
 
 
-@lesson("04")
+@lesson("hooks")
 def test_every_view_shows_what_its_function_gives(lesson: LabPage, recorded):
     activations, tokens = recorded
     layers, token = (0, 2, 5), 3

@@ -61,9 +61,8 @@ def has_run_in_order(nb: NotebookNode) -> Iterator[str]:
         yield f"the code cells have run in this order: {counts}"
     for cell in code_cells(nb):
         for output in cell.outputs:
-            if output.output_type == "execute_result":
-                if output.execution_count != cell.execution_count:
-                    yield f"{name_cell(nb, cell)} has an output of another run"
+            if output.get("execution_count", cell.execution_count) != cell.execution_count:
+                yield f"{name_cell(nb, cell)} has an output of another run"
 
 
 def has_the_outputs_of_its_code(nb: NotebookNode) -> Iterator[str]:

@@ -11,7 +11,7 @@ from itertools import pairwise
 
 from nbformat import NotebookNode
 
-from notebook_tools import NOTEBOOKS, ROOT, code_cells, name_cell, tags
+from notebook_tools import NOTEBOOKS, ROOT, code_cells, lesson_on, name_cell, tags
 
 SETUP = """\
 # Set-up: the same cell in every lesson, and safe to run again.
@@ -36,6 +36,7 @@ model_name = Path(model.config.name_or_path).name
 print(f"{model_name}: {model.num_parameters():,} parameters on {model.device}, {model.dtype}")"""
 
 PACKAGE = "tutorial_utils"
+WIDGETS = ("Explorer", "widgets.VBox")
 TAGS = {"setup", "by-hand", "widget", "varies", "exercise", "check"}
 LAST_SECTIONS = ["Recap", "On Llama-3.1-8B", "Where to go next", "Sources"]
 EXERCISE = re.compile(r"^## Exercise (\d) · \S.* \(\d+ minutes, (easy|medium|hard)\)$", re.M)
@@ -100,15 +101,26 @@ def package_uses(cells: list[NotebookNode]) -> list[set[str]]:
 
 @cache
 def package_functions() -> dict[str, tuple[str, list[int]]]:
-    """Each public function of the package: its module, and the lessons that derive it."""
+    """Each public function of the package: its module, and the lessons that derive it.
+
+    In the place of the module stands "widgets" where what it makes is one.
+    """
     found = {}
-    for path in sorted((ROOT / "tutorial_utils").glob("*.py")):
+    for path in sorted((ROOT / "tutorial_utils").rglob("*.py")):
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and node.name[0] != "_":
                 _, _, by_hand = (ast.get_docstring(node) or "").partition("By hand:")
-                numbers = re.findall(r"\b\d\d\b", by_hand.split("\n\n")[0])
-                found[node.name] = (path.stem, [int(number) for number in numbers])
+                made = [node.returns] if isinstance(node, ast.FunctionDef) else node.bases
+                widget = any(part and ast.unparse(part) in WIDGETS for part in made)
+                lessons = lessons_on(by_hand.split("\n\n")[0])
+                found[node.name] = ("widgets" if widget else path.stem, lessons)
     return found
+
+
+def lessons_on(text: str) -> list[int]:
+    """The numbers of the lessons that a text names by what they are on, "the lesson on hooks"."""
+    subjects = re.findall(r"\blesson on ([\w -]+)", " ".join(text.split()))
+    return [int(lesson_on(subject).stem[:2]) for subject in subjects]
 
 
 def has_title_and_question(nb: NotebookNode, number: str) -> Iterator[str]:
@@ -209,7 +221,7 @@ def derives_by_hand_first(nb: NotebookNode, number: str) -> Iterator[str]:
     for function, (_, lessons) in package_functions().items():
         used = [i for i, names in enumerate(uses) if function in names]
         if lesson in lessons and not used:
-            yield f"{function} says `By hand: lesson {number}`, and is not used here"
+            yield f"{function} says that it is made by hand here, and is not used"
         elif lesson in lessons:
             if not any(i < used[0] for i in by_hand):
                 yield f"{function} is used before any `by-hand` cell"
@@ -217,11 +229,11 @@ def derives_by_hand_first(nb: NotebookNode, number: str) -> Iterator[str]:
             if not re.search(r"equal|allclose|assert_close|==", near):
                 yield f"nothing compares {function} with what was made by hand"
         elif used and lesson and lessons and lesson < min(lessons):
-            yield f"{function} is used here and made by hand only in lesson {min(lessons):02}"
+            yield f"{function} is used here and made by hand only in {min(lessons):02}"
 
 
 def hooks_before_it_records(nb: NotebookNode, number: str) -> Iterator[str]:
-    if number != "04":
+    if int(number) not in package_functions()["record_activations"][1]:
         return
     hooks, recorder = (
         next((i for i, cell in enumerate(code_cells(nb)) if name in cell.source), None)
@@ -232,9 +244,7 @@ def hooks_before_it_records(nb: NotebookNode, number: str) -> Iterator[str]:
 
 
 def shows_widgets_last(nb: NotebookNode, number: str) -> Iterator[str]:
-    widgets = {
-        name for name, (module, _) in package_functions().items() if module.startswith("widgets")
-    }
+    widgets = {name for name, (module, _) in package_functions().items() if module == "widgets"}
     before = None
     for cell, uses in zip(code_cells(nb), package_uses(code_cells(nb)), strict=True):
         if (uses & widgets or "ipywidgets" in cell.source) and "widget" not in tags(cell):

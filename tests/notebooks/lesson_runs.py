@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import re
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from typing import Any
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
 
+from answers import EXERCISES, check_of
 from lesson_contract import exercises
 from notebook_tools import (
     COLOURS,
@@ -25,7 +27,6 @@ from notebook_tools import (
     tags,
 )
 from strict_client import StrictClient
-from wrong_answers import wrong_answers
 
 # Addresses and ids differ from one run to the next, and mean nothing to a reader.
 IDS = re.compile(r"0x[0-9a-f]{6,}|\b[0-9a-f]{32}\b|\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b")
@@ -39,7 +40,8 @@ class Report:
     # What the check of each exercise printed: with the stub, the solution and wrong answers in it.
     stubs: dict[int, str] = field(default_factory=dict)
     solutions: dict[int, str] = field(default_factory=dict)
-    wrong: dict[int, dict[str, str]] = field(default_factory=dict)  # by the wrong answer's source
+    # By the wrong answer's source: a part of what the check must say, and what it printed.
+    wrong: dict[int, dict[str, tuple[str, str]]] = field(default_factory=dict)
     moves: int = 0
     seconds: float = 0.0
     gpu_bytes: int = 0  # the most that was allocated on a CUDA GPU
@@ -75,8 +77,8 @@ async def _run(path: Path, *, twice: bool, environment: dict[str, str]) -> Repor
                     solution = exercises(nb)[number - 1][2]
                     report.solutions[number] = await _try(client, number, solution)
                     report.wrong[number] = {
-                        answer: await _try(client, number, answer)
-                        for answer in wrong_answers(path.stem[:2], number, solution)
+                        answer: (verdict, await _try(client, number, answer))
+                        for verdict, answer in wrong_answers(cell.source, solution)
                     }
             report.moves = await _probe(client, "move_controls()")
             await client.settle()
@@ -91,6 +93,21 @@ async def _run(path: Path, *, twice: bool, environment: dict[str, str]) -> Repor
         report.problems.append(f"{name_cell(nb, cell)}: {COLOURS.sub('', str(error))}")
     report.seconds = monotonic() - started
     return report
+
+
+def wrong_answers(check: str, solution: str) -> list[tuple[str, str]]:
+    """What is put into the stub of an exercise, each with a part of what its check must say.
+
+    The first two of the check's table, and for functions the solution spoilt: it gives its first
+    answer again and again.
+    """
+    exercise = EXERCISES.get(check_of(check))
+    listed = exercise.wrong[:2] if exercise else []
+    functions = [n.name for n in ast.parse(solution).body if isinstance(n, ast.FunctionDef)]
+    spoil = "\n_first = []\ndef {0}(*args, _right={0}):\n    if not _first:\n"
+    spoil += "        _first.append(_right(*args))\n    return _first[0]"
+    constant = [("", solution + "\n" + spoil.format(functions[0]))] if functions else []
+    return [*listed, *constant]
 
 
 async def _execute(

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ast
+
 import pytest
 
 import lesson_contract
+from answers import EXERCISES, check_of
 from notebook_tools import LESSONS, ROOT, read
 
 
@@ -18,3 +21,29 @@ def test_lesson(rule, lesson):
 def test_the_page_shows_the_setup_cell_that_is_tested():
     page = (ROOT / "docs" / "writing-a-lesson.md").read_text(encoding="utf-8")
     assert lesson_contract.SETUP in page.replace("\n   ", "\n")
+
+
+@pytest.mark.parametrize("lesson", LESSONS, ids=lambda path: path.stem)
+def test_the_answers_that_are_tested_are_answers_to_this(lesson):
+    for _, check, solution in lesson_contract.exercises(read(lesson)):
+        exercise = EXERCISES[check_of(check.source)]
+        assert exercise.call in check.source
+        first, lines = (ast.unparse(ast.parse(s)) for s in (exercise.right[0], solution))
+        assert set(first.split("\n")) <= set(lines.split("\n")), "not the solution any more"
+
+
+def test_a_docstring_names_a_lesson_by_what_it_is_on():
+    """The number is looked up, and what is no lesson is an error."""
+    lessons = {int(path.stem[:2]): path.stem[3:] for path in LESSONS}
+    text = "By hand: the lesson on hooks (the mistakes) and the lesson on DoLa."
+    found = [lessons[number] for number in lesson_contract.lessons_on(text)]
+    assert found == ["activations_with_hooks", "contrasting_layers_dola"]
+    with pytest.raises(ValueError, match="none, or several"):
+        lesson_contract.lessons_on("By hand: the lesson on cooking.")
+
+
+def test_widgets_are_known():
+    functions = lesson_contract.package_functions()
+    widgets = {name for name, (module, _) in functions.items() if module == "widgets"}
+    assert {"LayerPicker", "explore_lens", "step_decoding"} <= widgets
+    assert "filtered_choice" not in widgets

@@ -80,9 +80,10 @@ def test_solutions_are_right(lesson, twice):
 def test_wrong_answers_get_a_hint(lesson, twice):
     assert len(twice.wrong) == len(exercises(read(lesson))), "\n".join(twice.problems)
     for number, said in twice.wrong.items():
-        assert len(said) >= 2, f"exercise {number}: two wrong answers go into wrong_answers.py"
-        for answer, text in said.items():
+        assert len(said) >= 2, f"exercise {number}: two wrong answers go into answers.py"
+        for answer, (verdict, text) in said.items():
             assert text.startswith("Not yet: ") and "\nHint: " in text, f"{answer}\n\n{text}"
+            assert verdict in text, f"{answer}\n\n{text}"
 
 
 @every_lesson

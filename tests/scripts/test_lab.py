@@ -18,6 +18,8 @@ from types import SimpleNamespace
 import pytest
 from jupyter_client import BlockingKernelClient
 
+from notebook_tools import LESSONS
+
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
 
@@ -117,7 +119,7 @@ def status(address: str) -> int:
 def test_the_printed_address_opens_the_first_lesson(server):
     found = re.fullmatch(r"(http://127.0.0.1:\d+)(/lab/tree/\S+)\?token=(\w+)", server)
     host, page, token = found.groups()
-    assert page == "/lab/tree/notebooks/00_start_here.ipynb"
+    assert page == f"/lab/tree/notebooks/{LESSONS[0].name}"
     assert status(server) == 200
     assert status(f"{host}/api/status?token={token}") == 200
     assert status(f"{host}/api/status") == 403

@@ -1,53 +1,50 @@
-"""Checks of the exercises of lesson 04."""
+"""Checks of the exercises on hooks."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from tutorial_utils.lessons.exercise import NotYet, call, exercise, same_tensor
+from tutorial_utils.lessons.exercise import NotYet, as_tensor, call, exercise, same_tensor
 from tutorial_utils.measures import residual_changes
 
 
-@exercise("for each token, that decoder layer adds the most.")
-def check_strongest(strongest: torch.Tensor, activations: Mapping[int, torch.Tensor]) -> None:
+@exercise("for each token, that decoder layer changes the stream most.")
+def check_strongest(strongest: Tensor, activations: Mapping[int, Tensor]) -> None:
     """`strongest` (seq,) holds the decoder layers, from 2, with the largest relative change."""
-    changes = residual_changes(activations)[1:]  # (n - 1, seq)
-    want = changes.argmax(dim=0) + 2
-    try:
-        strongest = torch.as_tensor(strongest).cpu()
-    except (TypeError, ValueError, RuntimeError):
-        found = f"expected a tensor of shape {tuple(want.shape)}, got {type(strongest).__name__}."
-        raise NotYet(found, "`change[1:].argmax(dim=0)` gives a row for each token.") from None
-    if strongest.shape != want.shape:
-        found = f"expected shape {tuple(want.shape)}, got {tuple(strongest.shape)}."
-        hint = "search along the axis of the layers, `dim=0`, once for each token."
+    want = residual_changes(activations)[1:].argmax(dim=0) + 2  # of (n - 1, seq)
+    layers = torch.stack([layer[0].float().cpu() for _, layer in sorted(activations.items())])
+    absolute = (layers[2:] - layers[1:-1]).norm(dim=-1).argmax(dim=0) + 2
+    strongest = as_tensor(strongest, case="the tokens", hint="use `change[1:].argmax(dim=0)`.")
+    count = "`argmax` counts from 0, and row 0 of `change[1:]` belongs to decoder layer 2."
+    hint = "take the `argmax` of `change[1:]` along the axis of the layers, `dim=0`."
+    whole = not strongest.is_floating_point() and strongest.dtype != torch.bool
+    if whole and strongest.shape == want.shape and not torch.equal(strongest, want):
+        for low in (1, 2):
+            if torch.equal(strongest + low, want):
+                raise NotYet(f"each number is {low} too low.", count)
+        if (strongest == 1).any():
+            raise NotYet("decoder layer 1 is left out here.", count)
+        if torch.equal(strongest, absolute):
+            found = "these layers add the longest vectors, whatever was there before."
+            raise NotYet(found, "divide by the norm of what was there: `change` does that.")
+        at = int((strongest != want).nonzero()[0])
+        found = f"at token {at}, decoder layer {strongest[at]} does not change the stream most."
         raise NotYet(found, hint)
-    if strongest.is_floating_point() or strongest.dtype == torch.bool:
-        raise NotYet(f"expected whole numbers, got {strongest.dtype}.", "take the `argmax`.")
-    wrong = (strongest != want).nonzero().flatten().tolist()
-    if not wrong:
-        return
-    hint = "`argmax` counts from 0, and row 0 of `change[1:]` belongs to decoder layer 2."
-    for low in (1, 2):
-        if torch.equal(strongest + low, want):
-            raise NotYet(f"each number is {low} too low.", hint)
-    if (strongest == 1).any():
-        raise NotYet("decoder layer 1 is left out here.", hint)
-    found = f"at token {wrong[0]}, decoder layer {strongest[wrong[0]]} does not add the most."
-    raise NotYet(found, "take the `argmax` of `change[1:]` along the axis of the layers.")
+    same_tensor(strongest, want, case="the tokens", hint=hint)
 
 
 class _Layer(nn.Module):
-    """Doubles its input; gives a tensor or a tuple, or raises."""
+    """Doubles its input; gives a tensor or a tuple, or raises. Counts how often it runs."""
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str = "tensor") -> None:
         super().__init__()
         self.kind, self.weight, self.runs = kind, nn.Parameter(torch.tensor(2.0)), 0
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor | tuple:
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, None]:
         self.runs += 1
         if self.kind == "raises":
             raise RuntimeError("the layer broke")
@@ -55,38 +52,63 @@ class _Layer(nn.Module):
 
 
 class _Model(nn.Module):
-    """Two layers, one after the other; the first is the one that is asked for."""
+    """Three layers, one after the other; the exercise asks for the second."""
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, second: str, third: str = "tensor") -> None:
         super().__init__()
-        self.first, self.second = _Layer(kind), _Layer("tensor")
+        self.layers = nn.ModuleList([_Layer(), _Layer(second), _Layer(third)])
+        self.runs = 0
+        self.given: Any = None  # what the second layer gives
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        out = self.first(x)
-        return self.second(out[0] if isinstance(out, tuple) else out)
+    def forward(self, x: Tensor) -> Tensor:
+        self.runs += 1
+        self.given = self.layers[1](self.layers[0](x))
+        return self.layers[2](self.given[0] if isinstance(self.given, tuple) else self.given)
 
 
 @exercise("a tensor, a tuple, a batch of 3, an error in the model, and somebody else's hook.")
 def check_output_of(output_of: Callable) -> None:
     """`output_of(model, module, x)` gives the module's output and leaves no hook of its own."""
-    for kind, batch in (("tensor", 1), ("tensor", 3), ("tuple", 3)):
-        case = f"a layer that returns a {kind}, and a batch of {batch}"
-        model, x = _Model(kind), torch.randn(batch, 4, 5)
-        others = model.first.register_forward_hook(lambda module, args, output: None)
-        got = call(output_of, model, model.first, x, case=case)
-        if isinstance(got, tuple):
-            raise NotYet(f"for {case} you returned a tuple.", "take the first item of a tuple.")
-        same_tensor(got, 2 * x, case=case, hint="take [0] of a tuple only, never of a tensor.")
-        if got.requires_grad:
-            raise NotYet(f"for {case} it is in the autograd graph.", "`no_grad`, or `detach()`.")
-        _no_hook_left(model, others.id, case)
-        if model.first.runs != 1:
-            raise NotYet(f"the model ran {model.first.runs} times.", "run it once.")
-    case = "a model that raises an error"
-    model = _Model("raises")
-    others = model.first.register_forward_hook(lambda module, args, output: None)
+    with torch.enable_grad():
+        for kind, batch in (("tensor", 1), ("tensor", 3), ("tuple", 3)):
+            _runs_well(output_of, kind, batch)
+        _breaks_well(output_of, _Model("raises"), "a model that raises an error in that module")
+        _breaks_well(output_of, _Model("tensor", "raises"), "a model that raises an error later")
+
+
+def _runs_well(output_of: Callable, kind: str, batch: int) -> None:
+    case = f"a layer that returns a {kind}, and a batch of {batch}"
+    model, x = _Model(kind), torch.randn(batch, 4, 5)
+    asked = model.layers[1]
+    others = asked.register_forward_hook(lambda module, args, output: None)
+    got = call(output_of, model, asked, x, case=case)
+    if model.runs != 1:
+        raise NotYet(f"for {case} the model ran {model.runs} times.", "run model(x), once.")
+    if asked.runs != 1:
+        raise NotYet(f"for {case} the layer ran {asked.runs} times.", "run model(x), no more.")
+    _no_hook_left(model, others.id, case)
+    given = model.given[0] if kind == "tuple" and isinstance(model.given, tuple) else model.given
+    if isinstance(model.given, tuple) != (kind == "tuple") or not torch.equal(given, 4 * x):
+        found = f"for {case} the hook changed what the layer gives to the rest of the model."
+        raise NotYet(found, "what a hook returns replaces the output: let it return None.")
+    if isinstance(got, tuple):
+        raise NotYet(f"for {case} you returned a tuple.", "take the first item of a tuple.")
+    if not isinstance(got, Tensor):
+        raise NotYet(f"for {case} you returned a {type(got).__name__}.", "return the tensor.")
+    near = {"that is the output of the whole model: a hook sees the module's.": 8 * x}
+    near["that is what goes into the module: take the hook's third argument."] = 2 * x
+    hint = "take [0] of a tuple only, never of a tensor."
+    same_tensor(got, 4 * x, case=case, hint=hint, mistakes=near)
+    if got.requires_grad:
+        raise NotYet(f"for {case} it is in the autograd graph.", "`no_grad`, or `detach()`.")
+    if not torch.is_grad_enabled():
+        raise NotYet(f"after {case} gradients stay off.", "use `with torch.no_grad():`.")
+
+
+def _breaks_well(output_of: Callable, model: _Model, case: str) -> None:
+    others = model.layers[1].register_forward_hook(lambda module, args, output: None)
     try:
-        output_of(model, model.first, torch.randn(1, 4, 5))
+        output_of(model, model.layers[1], torch.randn(1, 4, 5))
     except RuntimeError as error:
         if "the layer broke" not in str(error):
             raise NotYet(f"for {case} another error came: {error}", "let it pass on.") from None
@@ -111,20 +133,24 @@ def check_last_real(last_real: Callable) -> None:
     """`last_real(hidden, attention_mask)` gives the last real token of each row."""
     masks = {
         "no padding": [[1, 1, 1], [1, 1, 1]],
-        "padding on the left": [[0, 0, 1, 1], [1, 1, 1, 1], [0, 1, 1, 1]],
-        "padding on the right": [[1, 0, 0, 0], [1, 1, 1, 0]],
+        "padding on the left": [[1, 1, 1, 1], [0, 0, 1, 1], [0, 1, 1, 1]],
+        "padding on the right": [[1, 1, 1, 1], [1, 0, 0, 0], [1, 1, 1, 0]],
         "one prompt, padding on the right": [[1, 1, 0]],
     }
-    for case, rows in masks.items():
-        mask = torch.tensor(rows)
+    for case, mask_rows in masks.items():
+        mask, rows = torch.tensor(mask_rows), torch.arange(len(mask_rows))
         hidden = torch.randn(*mask.shape, 5)
-        last = [max(i for i, real in enumerate(row) if real) for row in rows]
-        want = torch.stack([hidden[row, place] for row, place in enumerate(last)])
+        last = [max(i for i, real in enumerate(row) if real) for row in mask_rows]
         got = call(last_real, hidden, mask, case=case)
-        if isinstance(got, torch.Tensor) and torch.equal(got, hidden[:, -1]):
-            hint = "with padding on the right the last position is not a real token."
-        elif isinstance(got, torch.Tensor) and got.shape == (len(rows), len(rows), 5):
-            hint = "index rows and positions together: hidden[rows, positions]."
-        else:
-            hint = "find each row's last 1 in the mask first, and print it."
-        same_tensor(got, want, case=case, hint=hint)
+        together = "index rows and positions together: hidden[rows, positions]."
+        mistakes = {
+            "with padding on the right the last position is not a real token.": hidden[:, -1],
+            "with padding on the left, real tokens do not begin at position 0.": (
+                hidden[rows, mask.sum(dim=1) - 1]
+            ),
+            together: hidden[:, last],
+        }
+        hint = "find each row's last 1 in the mask first, and print it."
+        if isinstance(got, Tensor) and got.shape == (len(rows), len(rows), 5):
+            hint = together
+        same_tensor(got, hidden[rows, last], case=case, hint=hint, mistakes=mistakes)

@@ -1,14 +1,22 @@
-"""Checks of the exercises of lesson 03."""
+"""Checks of the exercises on decoding."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, RepetitionPenaltyLogitsProcessor
 
 from tutorial_utils.decoding import decoding_steps
-from tutorial_utils.lessons.exercise import NotYet, call, exercise, same_tensor
+from tutorial_utils.lessons.exercise import (
+    NotYet,
+    as_tensor,
+    as_whole_number,
+    call,
+    exercise,
+    same_tensor,
+)
 
 
 @exercise("the smallest number of tokens that reaches top_p, on flat and peaked distributions.")
@@ -24,19 +32,18 @@ def check_tokens_kept(tokens_kept: Callable) -> None:
     for probs, top_p, want in cases:
         case = f"probs {probs.tolist()} and top_p {top_p}"
         got = call(tokens_kept, probs, top_p, case=case)
-        if isinstance(got, bool) or not isinstance(got, (int, torch.Tensor)):
-            raise NotYet(f"for {case} expected an int, got {type(got).__name__}.", "use int(...).")
         if isinstance(got, torch.Tensor) and got.numel() != 1:
             found = f"for {case} expected one number, got a tensor of shape {tuple(got.shape)}."
             raise NotYet(found, "count with sum().")
-        if int(got) > len(probs):
-            found = f"for {case} got {int(got)}, and there are {len(probs)} tokens."
+        got = as_whole_number(got, case=case, hint="use int(...).")
+        if got > len(probs):
+            found = f"for {case} got {got}, and there are {len(probs)} tokens."
             raise NotYet(found, "a sum of floats can stay a little below 1: never more than all.")
-        if int(got) != want:
+        if got != want:
             unsorted = int((probs.cumsum(dim=-1) < top_p).sum()) + 1
-            hint = hints.get(int(got) - want, "add up the most probable tokens first.")
+            hint = hints.get(got - want, "add up the most probable tokens first.")
             hint = "are the probabilities sorted, the highest first?" if got == unsorted else hint
-            raise NotYet(f"for {case} expected {want}, got {int(got)}.", hint)
+            raise NotYet(f"for {case} expected {want}, got {got}.", hint)
 
 
 @exercise("the same as transformers' repetition_penalty, positive and negative logits alike.")
@@ -44,15 +51,26 @@ def check_penalise(penalise: Callable) -> None:
     """`penalise(logits (vocab,), ids (seq,), penalty)` against transformers' own processor."""
     logits = torch.tensor([2.0, -1.0, 0.5, 3.0, -4.0, 0.0])
     cases = {
-        "a token with a positive logit": ([3], "divide positive logits by the penalty."),
-        "a token with a negative logit": ([4], "dividing makes a negative logit likelier."),
-        "a token that occurs twice": ([0, 1, 0], "penalise each token once, however often it is."),
-        "all tokens": ([0, 1, 2, 3, 4, 5], "both kinds of logit occur here."),
+        "a token with a positive logit": ([3], 2.0, "divide positive logits by the penalty."),
+        "a token with a negative logit": ([4], 2.0, "dividing makes a negative logit likelier."),
+        "a token that occurs twice": ([0, 1, 0], 2.0, "penalise each token once, not each time."),
+        "a penalty of 1.5": ([0, 1], 1.5, "the penalty is an argument of the function."),
+        "all tokens": ([0, 1, 2, 3, 4, 5], 2.0, "both kinds of logit occur here."),
     }
-    for case, (said, hint) in cases.items():
+    for case, (said, penalty, hint) in cases.items():
         ids = torch.tensor(said)
-        want = RepetitionPenaltyLogitsProcessor(2.0)(ids[None], logits[None].clone())[0]
-        same_tensor(call(penalise, logits, ids, 2.0, case=case), want, case=case, hint=hint)
+        process = RepetitionPenaltyLogitsProcessor(penalty)
+        want, everything = (
+            process(which[None], logits[None].clone())[0] for which in (ids, torch.arange(6))
+        )
+        mistakes = {
+            "only the tokens that occur in `ids` are penalised.": everything,
+            "give back what you computed: these are the logits that came in.": logits,
+        }
+        got = as_tensor(call(penalise, logits, ids, penalty, case=case), case=case)
+        if got.shape != logits.shape:
+            hint = "give back all logits, (vocab,), and change those of `ids` in them."
+        same_tensor(got, want, case=case, hint=hint, mistakes=mistakes)
 
 
 @exercise("stops at the first place after the prompt, also in the middle of a token or across two.")
@@ -63,10 +81,8 @@ def check_continue_until(
     prompt: str,
 ) -> None:
     """`continue_until(prompt, stop, max_new_tokens)` on stops taken from what the model writes."""
-    length = 16
-    steps = list(decoding_steps(model, tokenizer, prompt, max_new_tokens=length))
-    texts = [step.text[len(prompt) :] for step in steps]
-    never, whole = "\x00 never \x00", texts[-1]
+    never, half = "\x00 never \x00", prompt[: len(prompt) // 2 + 1]
+    texts = _texts(model, tokenizer, prompt, 16)
     cases = {
         "a stop that does not occur": (never, "give back the whole text after the last step."),
         "a stop that the prompt contains": (prompt[-1], "look for it after the prompt only."),
@@ -74,25 +90,44 @@ def check_continue_until(
     across = _across_two_tokens(texts)
     if across:
         cases["a stop spread over two tokens"] = (across, "look in the text, not in the tokens.")
-    if whole:
-        middle = whole[: len(whole) // 2 + 1][-3:]
+    if texts[-1]:
+        middle = texts[-1][: len(texts[-1]) // 2 + 1][-3:]
         cases["a stop that occurs"] = (middle, "stop at the first place where it occurs.")
     for case, (stop, hint) in cases.items():
-        got = call(continue_until, prompt, stop, length, case=case)
-        # The text after the first step in which the stop occurs, or after the last step.
-        text = prompt + next((text for text in texts if stop in text), whole)
-        found = text.find(stop, len(prompt))
-        want = text[: found + len(stop)] if found >= 0 else text
-        if not isinstance(got, str):
-            raise NotYet(f"for {case} expected text, got {type(got).__name__}.", "return a str.")
-        if got != want:
-            hint = "cut the text after the stop." if got == text else hint
-            raise NotYet(f"for {case}, {stop!r}, expected {want!r}, got {got!r}.", hint)
+        _check_stop(continue_until, prompt, stop, texts, case, hint)
+    case, hint = "another prompt and 3 new tokens", "use `prompt` and `max_new_tokens` as given."
+    _check_stop(continue_until, half, never, _texts(model, tokenizer, half, 3), case, hint)
+
+
+def _texts(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: str, n: int) -> list:
+    """The new text after each of `n` greedy steps."""
+    steps = decoding_steps(model, tokenizer, prompt, max_new_tokens=n)
+    return [step.text[len(prompt) :] for step in steps]
+
+
+def _check_stop(
+    continue_until: Callable, prompt: str, stop: str, texts: list[str], case: str, hint: str
+) -> None:
+    got = call(continue_until, prompt, stop, len(texts), case=case)
+    # The text after the first step in which the stop occurs, or after the last step.
+    text = prompt + next((text for text in texts if stop in text), texts[-1])
+    found = text.find(stop, len(prompt))
+    want = text[: found + len(stop)] if found >= 0 else text
+    if not isinstance(got, str):
+        raise NotYet(f"for {case} expected text, got {type(got).__name__}.", "return a str.")
+    if got == want:
+        return
+    if found >= 0:
+        mistakes = {text: "cut the text after the stop.", text[:found]: "the stop itself is kept."}
+        hint = mistakes.get(got, hint)
+    if prompt + got == want:
+        hint = "the prompt is given back too, in front of the new text."
+    raise NotYet(f"for {case}, {stop!r}, expected {want!r}, got {got!r}.", hint)
 
 
 def _across_two_tokens(texts: list[str]) -> str | None:
     """Two characters, the last of one token and the first of the next, not found any earlier."""
-    for before, after in zip(texts, texts[1:], strict=False):
+    for before, after in pairwise(texts):
         pair = after[len(before) - 1 : len(before) + 1]
         if before and after.startswith(before) and len(pair) == 2 and pair not in before:
             return pair

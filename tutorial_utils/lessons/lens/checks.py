@@ -1,21 +1,13 @@
-"""Checks of the exercises of lesson 05."""
+"""Checks of the exercises on the logit lens."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 import torch
+from torch import Tensor
 
-from tutorial_utils.lessons.exercise import NotYet, call, exercise, same_tensor
-
-
-def _numbers(got: object, want: torch.Tensor, case: str, hint: str) -> None:
-    """As `same_tensor`, for whole numbers, and for one that is a Python number."""
-    if isinstance(got, (int, float)) and not isinstance(got, bool) and not want.dim():
-        got = torch.tensor(got)
-    if isinstance(got, torch.Tensor) and (got.dtype == torch.bool or got.is_floating_point()):
-        raise NotYet(f"for {case} the numbers are {got.dtype}.", "ranks and layers are counted.")
-    same_tensor(got, want, case=case, hint=hint)
+from tutorial_utils.lessons.exercise import NotYet, as_whole_number, call, exercise, same_tensor
 
 
 @exercise("the best, the worst and one in between, at 1 to 5 layers.")
@@ -28,14 +20,16 @@ def check_rank(rank: Callable) -> None:
         for answer in (int(places[0, 0]), int(places[0, -1]), int(places[0, 1])):
             case = f"{layers} layers, a vocabulary of {vocab} and token {answer}"
             want = (places == answer).int().argmax(dim=-1) + 1
+            mistakes = {
+                "the first choice has rank 1: nothing is above it, and you count from 1.": want - 1,
+                "you counted from the worst; count the tokens with a higher logit.": (
+                    vocab + 1 - want
+                ),
+                "the ranks are right, but they are whole numbers: `.long()`.": want,
+            }
+            hint = "compare each row with that row's own logit of the answer, and count."
             got = call(rank, logits, answer, case=case)
-            if isinstance(got, torch.Tensor) and torch.equal(got.long(), want - 1):
-                hint = "the first choice has rank 1: nothing is above it, and you count from 1."
-            elif isinstance(got, torch.Tensor) and torch.equal(got.long(), vocab + 1 - want):
-                hint = "you counted from the worst; count the tokens with a higher logit."
-            else:
-                hint = "compare each row with that row's own logit of the answer, and count."
-            _numbers(got, want, case, hint)
+            same_tensor(got, want, case=case, hint=hint, mistakes=mistakes)
 
 
 @exercise("choices that settle at once, late, at the very end, and ones that leave and come back.")
@@ -47,15 +41,19 @@ def check_settled(settled: Callable) -> None:
         "a choice that leaves and comes back": ([3, 7, 5, 7, 7], 3),
         "a choice that comes at the last layer": ([7, 7, 7, 2], 3),
         "a choice that leaves once, late": ([7, 7, 7, 3, 7], 4),
+        "two choices of other tokens, each for long": ([4, 4, 4, 9, 9, 9, 7, 7], 6),
     }
-    for case, (ids, want) in cases.items():
-        got = call(settled, torch.tensor(ids), case=f"{case}, {ids},")
-        value = got.item() if isinstance(got, torch.Tensor) and got.numel() == 1 else got
-        if isinstance(value, int) and value == ids.index(ids[-1]) != want:
+    for name, (ids, want) in cases.items():
+        case = f"{name}, {ids},"
+        hints = {"IndexError": "where all layers make the last one's choice, `nonzero` is empty."}
+        got = call(settled, torch.tensor(ids), case=case, hints=hints)
+        got = as_whole_number(got, case=case, hint="return one layer's number, an int.")
+        if got == ids.index(ids[-1]) != want:
             hint = "that is where it is first choice first. It must also stay."
         else:
             hint = "find the last layer whose choice is another one: settled is one after it."
-        _numbers(value, torch.tensor(want), f"{case}, {ids},", hint)
+        if got != want:
+            raise NotYet(f"for {case} expected {want}, got {got}.", hint)
 
 
 @exercise("several layers, prompts and tokens, each normalised on its own.")
@@ -63,34 +61,47 @@ def check_layer_norm_lens(lens: Callable) -> None:
     """`lens(hidden, weight, bias, unembedding)`: LayerNorm (eps 1e-5) and unembedding by hand."""
     torch.manual_seed(0)
     for shape in ((1, 1, 1, 6), (4, 2, 3, 6)):
-        size = 10.0 ** torch.arange(shape[0])[:, None, None, None]
-        hidden, unembedding = torch.randn(shape) * size + 1, torch.randn(9, 6)
+        # The vectors of the first layer are so short that the eps in the root counts.
+        size = 10.0 ** (torch.arange(shape[0]) - 2)[:, None, None, None]
+        hidden, unembedding = size * (torch.randn(shape) + 1), torch.randn(9, 6)
         weight, bias = torch.rand(6) + 0.5, torch.randn(6)
         case = f"hidden of shape {shape}"
         got = call(lens, hidden, weight, bias, unembedding, case=case)
-        norm = torch.nn.functional.layer_norm
-        want = norm(hidden, (6,), weight, bias) @ unembedding.T
-        same_tensor(got, want, case=case, hint=_norm_hint(got, hidden, weight, bias, unembedding))
+        normed = torch.nn.functional.layer_norm(hidden, (6,), weight, bias)
+        mistakes = {
+            hint: wrong @ unembedding.T for hint, wrong in _mistakes(hidden, weight, bias).items()
+        }
+        hint = "mean and variance are over `dim=-1`, with `keepdim=True`."
+        same_tensor(got, normed @ unembedding.T, case=case, hint=hint, mistakes=mistakes, atol=1e-4)
 
 
-def _norm_hint(got, hidden, weight, bias, unembedding) -> str:
+def _mistakes(hidden: Tensor, weight: Tensor, bias: Tensor) -> dict[str, Tensor]:
+    """What goes into the unembedding after each of the usual mistakes, by the hint for it."""
     centred = hidden - hidden.mean(dim=-1, keepdim=True)
-    variance = centred.pow(2).mean(dim=-1, keepdim=True) + 1e-5
-    mistakes = {
+    variance = centred.pow(2).mean(dim=-1, keepdim=True)
+    root = (variance + 1e-5).sqrt()
+    raw_root = (hidden.pow(2).mean(dim=-1, keepdim=True) + 1e-5).sqrt()
+    return {
         "the norm comes before the unembedding.": hidden,
-        "subtract the mean of each vector first.": hidden / variance.sqrt() * weight + bias,
+        "subtract the mean of each vector first.": hidden / root * weight + bias,
+        "subtract the mean of each vector first, also in the variance.": (
+            hidden / raw_root * weight + bias
+        ),
         "the scale is that of each layer, not that of the last one.": (
-            centred / variance[-1:].sqrt() * weight + bias
+            centred / root[-1:] * weight + bias
         ),
         "divide by the number of dimensions, with `correction=0`, not by one less.": (
             centred / (hidden.var(dim=-1, keepdim=True) + 1e-5).sqrt() * weight + bias
         ),
-        "multiply by the weight and add the bias.": centred / variance.sqrt(),
-        "add the bias too.": centred / variance.sqrt() * weight,
+        "multiply by the weight and add the bias.": centred / root,
+        "add the bias too.": centred / root * weight,
+        "add 0.00001 to the variance, before you take the root.": (
+            centred / (variance.sqrt() + 1e-5) * weight + bias
+        ),
+        "add 0.00001 to the variance, so that a short vector is not blown up.": (
+            centred / variance.sqrt() * weight + bias
+        ),
+        "divide by the root of the variance, not by the variance.": (
+            centred / (variance + 1e-5) * weight + bias
+        ),
     }
-    for hint, normed in mistakes.items():
-        other = normed @ unembedding.T
-        if isinstance(got, torch.Tensor) and got.shape == other.shape:
-            if torch.allclose(got.float(), other, atol=1e-5):
-                return hint
-    return "mean and variance are over `dim=-1`, with `keepdim=True`."

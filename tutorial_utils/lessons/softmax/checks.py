@@ -1,4 +1,4 @@
-"""Checks of the exercises of lesson 02."""
+"""Checks of the exercises on logits and softmax."""
 
 from __future__ import annotations
 
@@ -6,37 +6,36 @@ import math
 from collections.abc import Callable, Sequence
 
 import torch
+from torch import Tensor
 
-from tutorial_utils.lessons.exercise import NotYet, call, exercise, same_tensor
+from tutorial_utils.lessons.exercise import as_tensor, call, exercise, same_tensor
 
 TEMPERATURES = (0.5, 1.0, 2.0)
 
 
-def _entropies(logits: torch.Tensor, temperatures: Sequence[float]) -> torch.Tensor:
+def _entropies(logits: Tensor, temperatures: Sequence[float]) -> Tensor:
     """Entropy in bits of `(vocab,)` logits at each temperature."""
     probs = torch.stack([(logits.float() / T).softmax(dim=-1) for T in temperatures])
     return torch.special.entr(probs).sum(dim=-1).cpu() / math.log(2)
 
 
-@exercise("three entropies in bits. Compare the one in the middle with a fair die's 2.58.")
-def check_entropies(entropies: Sequence[float] | torch.Tensor, logits: torch.Tensor) -> None:
+@exercise(
+    "three entropies in bits. One near a fair die's 2.58 does not make the die fair: an entropy "
+    "says how unsure the model is, not among which tokens."
+)
+def check_entropies(entropies: Sequence[float] | Tensor, logits: Tensor) -> None:
     """`entropies` are those of the `(vocab,)` logits at the temperatures 0.5, 1 and 2, in bits."""
-    case = "the temperatures 0.5, 1 and 2"
-    try:
-        got = torch.tensor([float(number) for number in entropies])
-    except (TypeError, ValueError):
-        found = f"expected three numbers, got {type(entropies).__name__}."
-        raise NotYet(found, "put them into a list: [.., .., ..].") from None
-    want = _entropies(logits, TEMPERATURES)
-    hint = "one softmax and one entropy for each temperature."
-    if got.shape == want.shape and not torch.allclose(got, want, atol=1e-2):
-        if torch.allclose(got, want * math.log(2), atol=1e-2):
-            hint = "these are nats: divide by math.log(2) to get bits."
-        elif torch.allclose(got, _entropies(logits, [1 / T for T in TEMPERATURES]), atol=1e-2):
-            hint = "divide the logits by the temperature: a low one makes the entropy smaller."
-        elif (got < 0).all():
-            hint = "an entropy is never below 0: there is a minus in front of its sum."
-    same_tensor(got, want, case=case, hint=hint, atol=1e-2)
+    case, want = "the temperatures 0.5, 1 and 2", _entropies(logits, TEMPERATURES)
+    got = as_tensor(entropies, case=case, hint="put them into a list: [.., .., ..].").squeeze()
+    mistakes = {
+        "these are nats: divide by math.log(2) to get bits.": want * math.log(2),
+        "divide the logits by the temperature: a low one makes the entropy smaller.": (
+            _entropies(logits, [1 / T for T in TEMPERATURES])
+        ),
+        "an entropy is never below 0: there is a minus in front of its sum.": -want,
+    }
+    hint = "one softmax and one entropy for each temperature: put them into a list, [.., .., ..]."
+    same_tensor(got, want, case=case, hint=hint, mistakes=mistakes, atol=1e-2)
 
 
 @exercise("one row, several axes, high logits, and logits that lie far apart.")
@@ -51,15 +50,23 @@ def check_log_softmax(log_softmax: Callable) -> None:
             torch.tensor([0.0, -200.0]),
             "don't take the logarithm of the softmax: subtract the logarithm of the sum.",
         ),
+        "rows around 1000, 0 and -1000": (
+            torch.tensor([[1000.0, 1001.0], [0.0, 1.0], [-1000.0, -1001.0]]),
+            "subtract from each row its own highest logit: max over dim=-1, with keepdim=True.",
+        ),
+        "a logit of minus infinity": (
+            torch.tensor([[1.0, -torch.inf, 2.0]]),
+            "its log-probability is minus infinity, and the others are as without it.",
+        ),
     }
     for case, (z, hint) in cases.items():
+        mistakes = {
+            f"that is another axis, {dim}: say dim=-1, with keepdim=True.": z.log_softmax(dim)
+            for dim in range(z.ndim - 1)
+        }
+        mistakes["these are probabilities: what is wanted is their logarithm."] = z.softmax(-1)
         got = call(log_softmax, z, case=case)
-        if isinstance(got, torch.Tensor) and got.shape == z.shape:
-            if torch.allclose(got, z.softmax(dim=-1)):
-                hint = "these are probabilities: what is wanted is their logarithm."
-            elif z.ndim == 3 and any(torch.allclose(got, z.log_softmax(d)) for d in (0, 1)):
-                hint = "that is another axis: say dim=-1, with keepdim=True."
-        same_tensor(got, z.log_softmax(dim=-1), case=case, hint=hint)
+        same_tensor(got, z.log_softmax(dim=-1), case=case, hint=hint, mistakes=mistakes, atol=1e-3)
 
 
 @exercise("endings of 1, 2 and 4 tokens, in bits.")
@@ -73,19 +80,15 @@ def check_ending_bits(ending_bits: Callable) -> None:
     bits = -log_probs[after, ids[1:]]
     for k in (1, 2, 4):
         case, want = f"an ending of {k} token{'s' if k > 1 else ''}", bits[-k:].sum()
-        got = call(ending_bits, logits, ids, k, case=case)
-        if isinstance(got, (int, float)):
-            got = torch.tensor(float(got))
-        hint = "compare `predictions` and `targets` in the lesson: then take the last k of both."
-        wrong = {
+        mistakes = {
             "no shift: the logits at a position are about the token after it.": no_shift[-k:].sum(),
             "these are nats: divide by math.log(2) to get bits.": want * math.log(2),
             "add up the bits of the ending, don't average them.": bits[-k:].mean(),
             "that is the whole text: take the last k tokens only.": bits.sum(),
             "one token too many: the last k tokens are ids[-k:].": bits[-k - 1 :].sum(),
+            "one number is wanted: add up the bits of the k tokens.": bits[-k:],
             "surprisal is the negative logarithm.": -want,
         }
-        if isinstance(got, torch.Tensor) and got.shape == want.shape:
-            near = [text for text, value in wrong.items() if torch.allclose(got, value, atol=1e-4)]
-            hint = near[0] if near else hint
-        same_tensor(got, want, case=case, hint=hint, atol=1e-3)
+        hint = "compare `predictions` and `targets` in the lesson: then take the last k of both."
+        got = call(ending_bits, logits, ids, k, case=case)
+        same_tensor(got, want, case=case, hint=hint, mistakes=mistakes, atol=1e-3)

@@ -1,4 +1,4 @@
-"""Checks of the exercises of lesson 00."""
+"""Checks of the exercises of the first lesson."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tutorial_utils.decoding import encode, next_token_probs, token_strings
-from tutorial_utils.lessons.exercise import NotYet, call, exercise
+from tutorial_utils.lessons.exercise import NotYet, as_number, call, exercise
 
 
 @exercise("the model's most probable next token after your prompt is ' Rome'.")
 def check_my_prompt(
     my_prompt: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
 ) -> None:
-    """The first choice after the prompt begins " Rome"."""
+    """The first choice after the prompt is " Rome"."""
     if not isinstance(my_prompt, str):
         raise NotYet(f"expected a string, got {type(my_prompt).__name__}.", "put it in quotes.")
     try:
@@ -24,32 +24,41 @@ def check_my_prompt(
         raise NotYet(f"{error}.", "one or two sentences are enough.") from None
     probs = next_token_probs(model, tokenizer, my_prompt)[0]
     best = token_strings(tokenizer, probs.argmax().view(1))[0]
-    if best != " Rome":
-        if my_prompt != my_prompt.rstrip():
-            hint = "your prompt ends with a space, which belongs to the next token."
-        else:
-            hint = "say where somebody lives, and begin to say it again."
-        found = f"the most probable next token is {best!r}, with probability {probs.max():.2f}."
-        raise NotYet(found, hint)
+    if best == " Rome":
+        return
+    if my_prompt != my_prompt.rstrip():
+        hint = "your prompt ends with a space, which belongs to the next token."
+    elif "Rome" in my_prompt:
+        hint = (
+            "a small model has learned few kinds of sentence, and after others it guesses. "
+            "Say where somebody lives, as this lesson's prompt says where somebody works."
+        )
+    else:
+        hint = "say where somebody lives, and begin to say it again."
+    found = f"the most probable next token is {best!r}, with probability {probs.max():.2f}."
+    raise NotYet(found, hint)
 
 
-@exercise("three sizes of model in two to four bytes a number.")
+@exercise("four sizes of model in one to eight bytes a number.")
 def check_weights_gib(weights_gib: Callable) -> None:
     """`weights_gib(parameters, dtype)` is the size of the weights in GiB."""
     for parameters, dtype in [
         (2**30, torch.float32),
         (8_030_261_248, torch.bfloat16),
         (1_968_256, torch.float16),
+        (1_968_256, torch.float64),
+        (8_030_261_248, torch.float8_e4m3fn),
     ]:
         case = f"{parameters:,} parameters in {dtype}"
-        got = call(weights_gib, parameters, dtype, case=case)
+        got = as_number(call(weights_gib, parameters, dtype, case=case), case=case, hint="divide.")
         want = parameters * dtype.itemsize / 2**30
-        if not isinstance(got, (int, float)):
-            raise NotYet(f"for {case} expected a number, got {type(got).__name__}.", "divide.")
+        mistakes = {
+            "a GiB is 2**30 bytes, a GB is 10**9.": parameters * dtype.itemsize / 1e9,
+            "the number of bytes depends on the dtype: `dtype.itemsize`.": parameters * 4 / 2**30,
+            "`dtype.itemsize` is in bytes already, not in bits.": want / 8,
+            "that is in MiB: 2**20 bytes. A GiB is 2**30 bytes.": want * 2**10,
+        }
         if abs(got - want) > 1e-3 * want:
-            hint = "parameters times bytes of each, over the bytes of one GiB."
-            if abs(got - parameters * dtype.itemsize / 1e9) < 1e-3 * want:
-                hint = "a GiB is 2**30 bytes, a GB is 10**9."
-            elif abs(got - parameters * 4 / 2**30) < 1e-3 * want:
-                hint = "the number of bytes depends on the dtype: `dtype.itemsize`."
+            near = [hint for hint, wrong in mistakes.items() if abs(got - wrong) < 1e-3 * wrong]
+            hint = near[0] if near else "parameters times bytes of each, over the bytes of one GiB."
             raise NotYet(f"for {case} expected {want:.4g}, got {got:.4g}.", hint)

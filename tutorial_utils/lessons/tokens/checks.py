@@ -1,4 +1,4 @@
-"""Checks of the exercises of lesson 01."""
+"""Checks of the exercises on tokenization."""
 
 from __future__ import annotations
 
@@ -9,32 +9,38 @@ from itertools import pairwise
 from transformers import PreTrainedTokenizerBase
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-from tutorial_utils.lessons.exercise import NotYet, call, exercise
+from tutorial_utils.lessons.exercise import NotYet, as_whole_number, call, exercise
 
 
 @exercise("no other pair comes more often in the tiny text now.")
 def check_next_pair(next_pair: tuple[str, str], words: list[list[str]]) -> None:
     """`next_pair` is a most frequent pair of neighbours in `words`, lists of symbols."""
     counts = Counter(pair for word in words for pair in pairwise(word))
-    best = max(counts.values())
+    best = max(counts.values(), default=0)
     if isinstance(next_pair, list) and next_pair and isinstance(next_pair[0], tuple):
         raise NotYet("that is a list of pairs and counts.", "[0][0] takes the pair out of it.")
     if isinstance(next_pair, tuple) and len(next_pair) == 2 and next_pair[1:] == (best,):
         raise NotYet("that is the pair together with its count.", "take the first item of it.")
-    if not isinstance(next_pair, tuple):
-        found = f"expected a tuple of two strings, got {type(next_pair).__name__}."
+    strings = isinstance(next_pair, (tuple, list)) and all(isinstance(s, str) for s in next_pair)
+    if not strings or len(next_pair) != 2:
+        found = f"expected a tuple of two strings, got {type(next_pair).__name__} {next_pair!r}."
         raise NotYet(found, "a key of count_pairs(words) is such a tuple.")
-    if next_pair not in counts:
-        found = f"{next_pair!r} are nowhere neighbours in `words`."
+    pair = (next_pair[0], next_pair[1])
+    if pair not in counts:
+        found = f"{pair!r} are nowhere neighbours in `words`."
         raise NotYet(found, "count in `words` as it is after the merges, not in the tiny text.")
-    if counts[next_pair] < best:
-        found = f"{next_pair!r} comes {counts[next_pair]} times, another pair {best} times."
+    if counts[pair] < best:
+        found = f"{pair!r} has the count {counts[pair]}, another pair has {best}."
         raise NotYet(found, "Counter.most_common(1) gives the most frequent one.")
 
 
 @exercise("three prompts, each with the answer that belongs to it.")
 def check_answer_id(answer_id: Callable, tokenizer: PreTrainedTokenizerBase) -> None:
     """`answer_id(prompt, answer)` is the id of the answer's first token, after a space."""
+    hints = {
+        "IndexError": "the space is part of the answer's first token: encode the prompt alone.",
+        "None": "is there a `return`? And a word need not be a token of the vocabulary: encode it.",
+    }
     for prompt, answer in [
         ("The capital of France is", "Paris"),
         ("Trump works at McDonald's. Trump works at", "McDonald's"),
@@ -42,12 +48,8 @@ def check_answer_id(answer_id: Callable, tokenizer: PreTrainedTokenizerBase) -> 
     ]:
         start = len(tokenizer(prompt)["input_ids"])
         whole = tokenizer(f"{prompt} {answer}")["input_ids"]
-        got = call(answer_id, prompt, answer, case=repr(answer))
-        try:
-            got = int(got)
-        except (TypeError, ValueError):
-            found = f"for {answer!r} expected one id, a whole number, got {type(got).__name__}."
-            raise NotYet(found, "take one item of the list of ids.") from None
+        got = call(answer_id, prompt, answer, case=repr(answer), hints=hints)
+        got = as_whole_number(got, case=repr(answer), hint="take one item of the list of ids.")
         if got == whole[start]:
             continue
         hint = f"the ids of the whole text are {whole}: the answer's first one is among them."
@@ -66,9 +68,11 @@ def check_answer_id(answer_id: Callable, tokenizer: PreTrainedTokenizerBase) -> 
 def check_decode_symbols(decode_symbols: Callable) -> None:
     """`decode_symbols(tokens)` is the text of tokens written in GPT-2's byte symbols."""
     symbol_of = bytes_to_unicode()
+    turn = "turn symbol_of round: symbol to byte, for all 256 bytes."
     join = "join the bytes of all tokens first: a character can lie in two of them."
     for case, raw, hint in [
-        ("a plain sentence", [b"The", b" die", b" shows"], "turn symbol_of round: symbol to byte."),
+        ("a plain sentence", [b"The", b" die", b" shows"], turn),
+        ("a line break, a tab and byte 127", [b"a\n", b"\tb\x7f"], turn),
         ("a token with an é", [b"A", " caf\u00e9".encode()], "the bytes are UTF-8."),
         ("an é in two tokens", [b"A", b" caf", b"\xc3", b"\xa9"], join),
         ("an emoji in four tokens", [b"\xf0", b"\x9f", b"\x99", b"\x82", b"!"], join),
@@ -77,9 +81,10 @@ def check_decode_symbols(decode_symbols: Callable) -> None:
     ]:
         tokens = ["".join(symbol_of[byte] for byte in token) for token in raw]
         want = b"".join(raw).decode("utf-8", errors="replace")
-        try:
-            got = call(decode_symbols, tokens, case=case)
-        except NotYet as reason:
-            raise (NotYet(reason.found, hint) if "Decode" in reason.found else reason) from None
+        got = call(decode_symbols, tokens, case=case, hints={"Decode": hint})
+        if isinstance(got, bytes):
+            raise NotYet(f"for {case} these are bytes.", "bytes.decode() makes a text of them.")
+        if not isinstance(got, str):
+            raise NotYet(f"for {case} expected text, got {type(got).__name__}.", "return a str.")
         if got != want:
             raise NotYet(f"for {case}, {tokens}, expected {want!r}, got {got!r}.", hint)
