@@ -85,7 +85,7 @@ def test_started_by_another_python_it_goes_on_in_venv(monkeypatch, tmp_path, pla
 def test_says_what_to_run_first_where_nothing_is_set_up(monkeypatch, tmp_path):
     monkeypatch.setattr(lab, "PYTHON", tmp_path / "none")
     monkeypatch.setattr(lab, "LabApp", None)
-    with pytest.raises(SystemExit, match="First run: python scripts/setup_env.py"):
+    with pytest.raises(SystemExit, match=r"First run: python scripts/setup_env\.py"):
         lab.in_venv()
 
 
