@@ -6,7 +6,7 @@ PORT ?= 8888
 export IP PORT
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lab test test-fast test-browser test-versions notebooks site slides bench
+.PHONY: help setup lab test wheels test-fast test-browser test-versions notebooks site slides bench
 .PHONY: pocket-llama format lint
 
 help:  ## This list.
@@ -30,6 +30,10 @@ FAST = tests/activations tests/doctor tests/draw tests/lessons $(filter-out $(SL
 
 test-fast: setup  ## Runs the tests of the tool and of the lessons' figures and widgets, in under a minute.
 	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q $(FAST)
+
+wheels:  ## Fills wheels/ with what lab and test need with no network (WHEELS=/media/stick elsewhere).
+	@$(MAKE) --no-print-directory setup WHEELS=
+	@.venv/bin/python scripts/wheels.py
 
 test-browser: setup  ## Uses the widgets in a real browser (on Debian as root, installs Chromium).
 	@.venv/bin/python scripts/setup_browser.py

@@ -6,14 +6,21 @@
 import os
 import re
 import secrets
+import signal
+import subprocess
 import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from jupyter_server.serverapp import ServerApp
-from jupyterlab.labapp import LabApp
+try:
+    from jupyter_server.serverapp import ServerApp
+    from jupyterlab.labapp import LabApp
 
-from kernel_transport import kernel_settings
+    from kernel_transport import kernel_settings
+except ModuleNotFoundError:  # this is the machine's own Python: main() goes on in `.venv`
+    ServerApp = LabApp = None
+
+from setup_env import PYTHON, VENV
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -21,12 +28,13 @@ ROOT = Path(__file__).resolve().parents[1]
 def options(token: str, folder: Path = ROOT) -> list[str]:
     """Settings that come before the user's own. IP and PORT are variables of `make lab`."""
     displays = ["DISPLAY", "WAYLAND_DISPLAY"]
-    has_display = sys.platform == "darwin" or any(os.environ.get(name) for name in displays)
+    has_display = sys.platform in ("darwin", "win32") or any(map(os.environ.get, displays))
     settings = {
         "ServerApp.ip": os.environ.get("IP", "127.0.0.1"),
         "ServerApp.port": os.environ.get("PORT", "8888"),
         "ServerApp.open_browser": has_display,
-        "ServerApp.allow_root": os.geteuid() == 0,  # rented boxes have no other user
+        # Rented boxes have no other user. Windows has no such number.
+        "ServerApp.allow_root": hasattr(os, "geteuid") and os.geteuid() == 0,
         "ServerApp.root_dir": folder,
         "Application.log_level": "WARN",  # the log of every request would bury the address
         "LabApp.default_url": f"/lab/tree/notebooks/{first_lesson()}",
@@ -70,7 +78,19 @@ def print_address(server: ServerApp, token: str) -> None:
     print("Press Ctrl-C twice to stop.\n", flush=True)
 
 
+def in_venv() -> None:
+    """Goes on in `.venv`, where `python scripts/lab.py` was given to another Python."""
+    if PYTHON.exists() and not os.path.samefile(sys.prefix, VENV):
+        if sys.platform != "win32":
+            os.execv(PYTHON, [PYTHON, *sys.argv])
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for JupyterLab, which asks first
+        sys.exit(subprocess.run([PYTHON, *sys.argv]).returncode)
+    if not LabApp:
+        sys.exit("JupyterLab is not here yet. First run: python scripts/setup_env.py")
+
+
 def main() -> None:
+    in_venv()
     token = os.environ.get("JUPYTER_TOKEN") or secrets.token_hex(24)
     folder = Path(sys.argv[1]).resolve() if len(sys.argv) > 1 else ROOT
     server = LabApp.initialize_server(argv=options(token, folder))

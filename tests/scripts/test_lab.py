@@ -60,6 +60,37 @@ def test_opens_a_browser_only_where_there_is_a_display(monkeypatch):
     assert "--ServerApp.open_browser=True" in options(monkeypatch, DISPLAY=":0")
 
 
+def test_on_windows_a_browser_opens_and_nobody_is_root(monkeypatch):
+    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.delattr(os, "geteuid")
+    expected = {"--ServerApp.open_browser=True", "--ServerApp.allow_root=False"}
+    assert expected <= options(monkeypatch)
+
+
+@pytest.mark.parametrize("platform", ["win32", "linux"])
+def test_started_by_another_python_it_goes_on_in_venv(monkeypatch, tmp_path, platform):
+    (tmp_path / "python").touch()
+    monkeypatch.setattr(lab, "VENV", tmp_path)
+    monkeypatch.setattr(lab, "PYTHON", tmp_path / "python")
+    monkeypatch.setattr(sys, "platform", platform)
+    monkeypatch.setattr(sys, "argv", ["scripts/lab.py"])
+    monkeypatch.setattr(lab.signal, "signal", lambda *_: None)
+    commands = []
+    ended = SimpleNamespace(returncode=3)
+    monkeypatch.setattr(lab.subprocess, "run", lambda command: commands.append(command) or ended)
+    monkeypatch.setattr(os, "execv", lambda _, command: commands.append(command) or sys.exit(3))
+    with pytest.raises(SystemExit) as error:
+        lab.in_venv()
+    assert error.value.code == 3 and commands == [[tmp_path / "python", "scripts/lab.py"]]
+
+
+def test_says_what_to_run_first_where_nothing_is_set_up(monkeypatch, tmp_path):
+    monkeypatch.setattr(lab, "PYTHON", tmp_path / "none")
+    monkeypatch.setattr(lab, "LabApp", None)
+    with pytest.raises(SystemExit, match=r"First run: python scripts/setup_env\.py"):
+        lab.in_venv()
+
+
 def test_in_a_codespace_the_address_that_it_forwards_is_let_in_and_no_other(monkeypatch, capsys):
     assert not [
         option for option in options(monkeypatch) if "allow_" in option and "root" not in option

