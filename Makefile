@@ -24,12 +24,12 @@ lab: setup  ## Opens JupyterLab on the first lesson (IP=0.0.0.0 PORT=8888 to lis
 test: setup  ## Runs all tests, the notebooks among them.
 	@.venv/bin/python -m pytest tests notebooks
 
-# Not among them: what takes long to load, to train, or to kill and start again.
+# Not among them: what takes long to load, train, compile, or kill and start again.
 SLOW = tests/test_architectures.py tests/test_pocket_llama.py
 FAST = tests/activations tests/doctor tests/draw tests/lessons $(filter-out $(SLOW),$(wildcard tests/test_*.py))
 
 test-fast: setup  ## Runs the tests of the tool and of the lessons' figures and widgets, in under a minute.
-	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q $(FAST)
+	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q -k 'not compiled and not stories' $(FAST)
 
 wheels:  ## Fills wheels/ with what lab and test need with no network (WHEELS=/media/stick elsewhere).
 	@$(MAKE) --no-print-directory setup WHEELS=
