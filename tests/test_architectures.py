@@ -15,13 +15,13 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from architectures import BATCH, LAYERS, SEQ, build, inputs_of
 from tiny_models import count_hooks
-from tutorial_utils.activations.inputs import ignores_mask
-from tutorial_utils.activations.layers import find_decoder_layers
-from tutorial_utils.activations.record_and_edit import (
+from tutorial_utils import (
     edit_activations,
+    find_decoder_layers,
     read_activations,
     record_activations,
 )
+from tutorial_utils.activations.inputs import ignores_mask
 from tutorial_utils.lens import unembed
 
 pytestmark = pytest.mark.usefixtures("one_thread")
