@@ -48,10 +48,10 @@ def random_vector() -> Tensor:
 
 
 @torch.no_grad()
-def record(model, layers=None, *, ids: Tensor | None = None, **options) -> Activations:
-    """Record one forward pass."""
+def record(model, layers=None, *, inputs: dict | None = None, **options) -> Activations:
+    """Record one forward pass, by default over `random_ids()`."""
     with record_activations(model, layers, **options) as activations:
-        model(random_ids() if ids is None else ids)
+        model(**(inputs or {"input_ids": random_ids()}))
     return activations
 
 

@@ -15,12 +15,13 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from architectures import BATCH, LAYERS, SEQ, build, inputs_of
 from tiny_models import count_hooks
-from tutorial_utils.activations.layers import find_decoder_layers
-from tutorial_utils.activations.record_and_edit import (
+from tutorial_utils import (
     edit_activations,
+    find_decoder_layers,
     read_activations,
     record_activations,
 )
+from tutorial_utils.activations.inputs import ignores_mask
 from tutorial_utils.lens import unembed
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -57,6 +58,8 @@ NO_LENS = {
     "musicgen": "has a head for each of several codebooks",
     "musicgen_melody": "has a head for each of several codebooks",
 }
+# Types that read the padding in front of a prompt as text, whatever the mask says.
+IGNORE_MASK = {"recurrent_gemma", "rwkv", "xlstm"}
 # Where output_hidden_states is not the stream, as it leaves out the embedding output and counts
 # from the first layer on: the list of layers, looked up in the model's source.
 BY_HAND = {
@@ -227,6 +230,7 @@ def test_model_type(model_type):
                     model(**inputs_of(model))
             set_aside(model_type, "not buildable", error, NOT_BUILDABLE)
         return
+    assert ignores_mask(model) == (model_type in IGNORE_MASK) or not TABLES_HOLD
     check(model, BY_HAND.get(model_type))
     check_lens(model, model_type)
     OUTCOMES[model_type] = "passed"

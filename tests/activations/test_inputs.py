@@ -7,8 +7,8 @@ import torch
 
 import architectures
 from streams import random_ids
+from tutorial_utils import read_activations
 from tutorial_utils.activations.inputs import check_options, ignores_mask, input_device
-from tutorial_utils.activations.record_and_edit import read_activations
 
 
 @pytest.mark.parametrize(

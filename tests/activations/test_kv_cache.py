@@ -10,7 +10,7 @@ import torch
 
 from streams import HIDDEN, assert_same, build, hidden_states, random_ids, run_by_hand
 from tiny_models import count_hooks
-from tutorial_utils.activations.record_and_edit import read_activations, record_activations
+from tutorial_utils import read_activations, record_activations
 
 
 @pytest.mark.parametrize("batch", [1, 3])

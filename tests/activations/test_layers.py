@@ -24,12 +24,13 @@ from streams import (
     record,
 )
 from tiny_models import count_hooks
-from tutorial_utils.activations.layers import find_decoder_layers, locate
-from tutorial_utils.activations.record_and_edit import (
+from tutorial_utils import (
     edit_activations,
+    find_decoder_layers,
     read_activations,
     record_activations,
 )
+from tutorial_utils.activations.layers import locate
 
 
 @pytest.mark.parametrize(

@@ -9,12 +9,13 @@ from transformers import DynamicCache
 import architectures
 from streams import HIDDEN, VOCAB, assert_same, hidden_states, random_ids, record
 from tiny_models import count_hooks
+from tutorial_utils import read_activations, record_activations
 from tutorial_utils.activations.positions import real_tokens
-from tutorial_utils.activations.record_and_edit import read_activations, record_activations
 
 PADDED = {
     "left": ([[0, 0, 0, 1, 1, 1, 1], [0, 1, 1, 1, 1, 1, 1], [1] * 7], [6, 6, 6]),
     "right": ([[1, 1, 1, 1, 0, 0, 0], [1] + [0] * 6, [1] * 7], [3, 0, 6]),
+    "none": (None, [6, 6, 6]),
     "both": ([[0, 1, 1, 1, 0, 0, 0], [1, 1, 0, 0, 0, 0, 0], [0] * 6 + [1]], [3, 1, 6]),
 }
 
@@ -22,19 +23,13 @@ PADDED = {
 @pytest.mark.parametrize("side", PADDED)
 def test_last_real_token(model, side):
     mask, last = PADDED[side]
-    inputs = {"input_ids": random_ids(3), "attention_mask": torch.tensor(mask)}
-    with torch.no_grad(), record_activations(model) as everything:
-        model(**inputs)
-    with torch.no_grad(), record_activations(model, positions="last") as activations:
-        model(**inputs)
+    mask = None if mask is None else torch.tensor(mask)
+    inputs = {"input_ids": random_ids(3), "attention_mask": mask}
+    everything = record(model, inputs=inputs)
+    activations = record(model, inputs=inputs, positions="last")
     for layer in everything:
         expected = everything[layer][torch.arange(3), last][:, None]
         assert torch.equal(activations[layer], expected)
-
-
-def test_last_token_without_a_mask(llama):
-    activations = record(llama, 2, positions="last")
-    assert torch.equal(activations[2], hidden_states(llama)[2][:, -1:])
 
 
 def test_last_token_where_the_mask_is_no_keyword(llama):
@@ -45,17 +40,6 @@ def test_last_token_where_the_mask_is_no_keyword(llama):
         expected = hidden_states(llama, random_ids(), attention_mask=mask)[2]
         llama.model(random_ids(), mask)
     assert torch.equal(activations[2][0, 0], expected[0, 2])
-
-
-def test_last_token_while_generating(llama):
-    """One position for each pass: the one that predicts the next new token."""
-    mask = torch.tensor([[0, 0, 1, 1, 1, 1, 1], [1] * 7])
-    options = {"attention_mask": mask, "do_sample": False, "eos_token_id": None}
-    with record_activations(llama, positions="last") as activations:
-        out = llama.generate(random_ids(), max_new_tokens=4, **options)
-    mask = torch.cat([mask, torch.ones(2, 3, dtype=torch.long)], dim=1)
-    expected = hidden_states(llama, out[:, :-1], attention_mask=mask)
-    torch.testing.assert_close(activations[2], expected[2][:, -4:])
 
 
 @pytest.mark.parametrize(
@@ -133,6 +117,7 @@ STATIC = {"cache_implementation": "static"}
 @pytest.mark.parametrize(
     ("model_type", "settings", "mask", "options"),
     [
+        ("llama", {}, LEFT, {}),
         ("llama", {}, LEFT, STATIC),
         ("llama", {}, LEFT, {"prefill_chunk_size": 5}),
         ("llama", {}, LEFT, {"use_cache": False}),

@@ -8,7 +8,7 @@ from transformers import MllamaForCausalLM
 from transformers.models.mllama.configuration_mllama import MllamaTextConfig
 
 from streams import HIDDEN, LAYERS, VOCAB, hidden_states, random_ids, record, stream
-from tutorial_utils.activations.record_and_edit import read_activations, record_activations
+from tutorial_utils import read_activations, record_activations
 
 
 def test_negative_number_reads_too(llama):

@@ -19,9 +19,9 @@ from streams import (
     with_stream,
 )
 from tiny_models import count_hooks
-from tutorial_utils.activations.layers import find_decoder_layers
-from tutorial_utils.activations.record_and_edit import (
+from tutorial_utils import (
     edit_activations,
+    find_decoder_layers,
     read_activations,
     record_activations,
 )
@@ -34,8 +34,7 @@ LEFT_PADDED = torch.tensor([[0, 0, 0, 1, 1, 1, 1], [0, 1, 1, 1, 1, 1, 1], [1] * 
 )
 def test_equal_to_hidden_states(model, batch, inputs):
     ids = random_ids(batch)
-    with record_activations(model) as activations, torch.no_grad():
-        model(ids, **inputs)
+    activations = record(model, inputs={"input_ids": ids, **inputs})
     assert_same(activations, hidden_states(model, ids, **inputs))
     assert activations[0].shape == (batch, 7, HIDDEN)
 
@@ -184,8 +183,7 @@ def test_peft_model(llama):
     config = peft.LoraConfig(r=2, target_modules=["q_proj", "down_proj"], init_lora_weights=False)
     wrapped = peft.get_peft_model(llama, config).eval()
     assert find_decoder_layers(wrapped) is llama.model.layers
-    with torch.no_grad(), record_activations(wrapped) as activations:
-        wrapped(input_ids=ids)
+    activations = record(wrapped)
     assert_same(activations, hidden_states(llama, ids))
     assert not torch.equal(activations[1], base[1])
     assert_same(read_activations(wrapped, ids), hidden_states(llama, ids))
@@ -198,6 +196,4 @@ def test_peft_virtual_tokens(llama):
     peft = pytest.importorskip("peft")
     config = peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3)
     wrapped = peft.get_peft_model(llama, config).eval()
-    with torch.no_grad(), record_activations(wrapped) as activations:
-        wrapped(input_ids=random_ids())
-    assert activations[1].shape == (2, 10, HIDDEN)
+    assert record(wrapped)[1].shape == (2, 10, HIDDEN)

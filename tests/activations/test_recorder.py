@@ -22,8 +22,7 @@ from streams import (
     with_stream,
 )
 from tiny_models import count_hooks
-from tutorial_utils.activations.layers import find_decoder_layers
-from tutorial_utils.activations.record_and_edit import edit_activations, record_activations
+from tutorial_utils import edit_activations, find_decoder_layers, record_activations
 
 
 def test_error_inside_the_block_leaves_no_half_record(llama):

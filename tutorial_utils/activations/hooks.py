@@ -117,10 +117,9 @@ def check_stream(number: int, hidden: object, width: int | None) -> None:
         raise ValueError(NO_STREAM.format(f"layer {number} gives shape {tuple(hidden.shape)}"))
 
 
-_lock = threading.Lock()
+_lock = threading.RLock()  # a block may end in a garbage collection, which can come anywhere
 # The threads that have blocks open, by the part that runs the layers, a thread for each block.
-_threads: weakref.WeakKeyDictionary[nn.Module, list[threading.Thread]]
-_threads = weakref.WeakKeyDictionary()
+_threads: weakref.WeakKeyDictionary[nn.Module, list] = weakref.WeakKeyDictionary()
 
 
 def _enter(owner: nn.Module, thread: threading.Thread, scope: object) -> None:

@@ -55,18 +55,18 @@ def check_options(
         function: the name of the function, for the message.
         options: the names of its own options.
     """
+    unknown = set(given) - ALWAYS_KNOWN - {*parameters(model)}
+    if not unknown:
+        return
     where = locate(model)
-    known = {*ALWAYS_KNOWN}
-    for part in (*where.owners, *where.layers):
-        known.update(set(parameters(part)) - {"args", "kwargs"})
-    for name in given:
-        if name not in known:
-            (nearest,) = difflib.get_close_matches(name, [*options, *sorted(known)], 1, cutoff=0)
-            raise TypeError(
-                f"{function} has no option {name!r}, and {type(model).__name__} takes no such "
-                f"input. The nearest known name is {nearest!r}; the options are "
-                f"{', '.join(options)}"
-            )
+    inputs = {name for part in (*where.owners, *where.layers) for name in parameters(part)}
+    known = [*options, *sorted(ALWAYS_KNOWN | inputs - {"args", "kwargs"})]
+    for name in sorted(unknown - {*known}):
+        (nearest,) = difflib.get_close_matches(name, known, 1, cutoff=0)
+        raise TypeError(
+            f"{function} has no option {name!r}, and {type(model).__name__} takes no such input. "
+            f"The nearest known name is {nearest!r}; the options are {', '.join(options)}"
+        )
 
 
 def input_device(model: nn.Module) -> torch.device:
@@ -87,11 +87,14 @@ def ignores_mask(model: nn.Module) -> bool:
 
     So it is in RWKV, xLSTM and RecurrentGemma, which read the padding as text whatever the mask
     says: a prompt in such a batch does not give what it gives alone. Found out once for a model, by
-    a forward pass over two rows that differ in their padding only.
+    what its layers take, or by a forward pass over two rows that differ in their padding only.
     """
-    if model not in _ignores:
-        _ignores[model] = _padding_matters(model)
-    return _ignores[model]
+    known = _ignores.get(model)
+    if known is None:
+        known = _padding_matters(model)
+        if not model.training:
+            _ignores[model] = known
+    return known
 
 
 class _SeenEnough(Exception):
@@ -101,6 +104,9 @@ class _SeenEnough(Exception):
 @torch.no_grad()
 def _padding_matters(model: nn.Module) -> bool:
     where = locate(model)
+    takes_mask = any("mask" in name for layer in where.layers for name in parameters(layer))
+    if model.training or not takes_mask:  # dropout would make any two rows differ
+        return not takes_mask
     seen: list[Tensor] = []
 
     def see(number: int, hidden: Tensor) -> None:
@@ -115,7 +121,7 @@ def _padding_matters(model: nn.Module) -> bool:
         except _SeenEnough:
             pass
         except (RuntimeError, TypeError, ValueError):  # a model that wants more than token ids
-            return not any("mask" in name for layer in where.layers for name in parameters(layer))
+            return False
     one, other = seen[0][:, -1].float()
     tolerance = torch.finfo(seen[0].dtype).eps ** 0.5 * one.abs().max()
     return bool(((one - other).abs() > tolerance).any())

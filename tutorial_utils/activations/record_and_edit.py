@@ -45,8 +45,9 @@ def record_activations(
         positions: None keeps every token, by reference; a list of column numbers keeps those;
             "last" keeps the last real token of each row by the attention mask, with padding on
             either side. Chosen positions are copied, to (batch, positions, hidden), and nothing
-            else is kept. Under `torch.inference_mode` all is copied, so that what is kept can train
-            a probe.
+            else is kept. In `generate` "last" keeps one position for each pass, the one that
+            predicts the next token. Under `torch.inference_mode` all is copied, so that what is
+            kept can train a probe.
         to: a device to copy to, such as "cpu"; by default the tensors stay where they were made.
         dtype: the data type to keep them in; by default the model's.
         detach: False leaves the tensors in the autograd graph.
@@ -57,14 +58,18 @@ def record_activations(
 
     A pass that is given the KV cache which the pass before left is appended along seq, so that
     `generate` gives (batch, all tokens, hidden); its last token is chosen but never read. Any
-    other pass replaces what was recorded. Beam search is refused, as it moves rows around. After
-    assisted decoding, tokens that it tried last and dropped may stand at the end.
+    other pass replaces what was recorded. Beam search is refused, as it moves rows around, and so
+    is guidance, whose second pass comes between. After assisted decoding, tokens that it tried last
+    and dropped may stand at the end; with "last" it is refused.
 
     Recorders and editors can be nested. At one layer they act in the order in which their blocks
     were entered: a recorder inside `edit_activations` sees the edited stream. Inside the block
-    a model from `torch.compile` runs uncompiled.
+    a model from `torch.compile` runs uncompiled. The model may run in another thread, but only one
+    thread at a time may have blocks open on it.
 
-    Raises ValueError for a layer that is not there, before any hook is registered.
+    Raises ValueError for a layer that is not there, before any hook is registered; for "last" with
+    a row without a real token, or with padding in front of a prompt for a model that reads it as
+    text whatever the mask says, such as RWKV.
     By hand: the lesson on hooks.
     """
     where = locate(model)
@@ -133,7 +138,8 @@ def edit_activations(
     (batch, seq, hidden), and returns it changed, of the same shape, dtype and device. With a
     KV cache a pass holds the new tokens only. Nesting is told in `record_activations`.
 
-    Raises ValueError for a layer that is not there, and for a result of another kind.
+    Raises ValueError for a layer that is not there, for a result of another kind, and while another
+    thread has a block open on this model.
     """
     where = locate(model)
     numbers = layer_numbers(edits, len(where.layers))

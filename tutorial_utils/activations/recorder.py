@@ -56,13 +56,13 @@ class Recorder:
         self._left: list[tuple[weakref.ref, weakref.ref]] = []
         self._replaced: list[weakref.ref] = []  # caches of passes that another pass has replaced
         # Of the pass that runs now:
-        self._level = -1  # of the parts around the layers, the last that was called; the model is 0
+        self._level = -1  # how deep it has come: the model is 0, the parts in it 1, 2, ...
         self._new: dict[int, tuple[Tensor, int]] | None = None  # kept, and its version; or no pass
         self._seq: int | None = None  # how many tokens, where the inputs tell
         self._mask: object = None
         self._shape: torch.Size | None = None  # of the last layer seen
         self._columns: Tensor | slice | None = None  # what is kept
-        self._has_padding_row = False  # no token of a row to keep
+        self._has_padding_row = False  # whether a row has no token to keep
         self._given: list = []  # of the inputs, what may be a cache
 
     def see_inputs(self, part: nn.Module, args: tuple, kwargs: dict) -> None:
@@ -84,7 +84,7 @@ class Recorder:
     def start_pass(self, owner: nn.Module, args: tuple, kwargs: dict) -> None:
         """A pass through the layers begins: it continues the last one, or it begins anew."""
         self.see_inputs(owner, args, kwargs)
-        self._new, self._columns, self._shape = {}, None, None
+        self._new, self._columns, self._shape, self._has_padding_row = {}, None, None, False
         self._given = cache_candidates((*args, *kwargs.values()))
         if self._seq is not None:
             self._choose_columns(self._seq)
@@ -93,7 +93,6 @@ class Recorder:
     def _choose_columns(self, seq: int) -> None:
         """Which columns of this pass are kept: once a pass, as it may wait for the GPU."""
         positions = self.options.positions
-        self._has_padding_row = False
         if isinstance(positions, list):
             self._columns = listed_columns(positions, seq)
         elif positions is not None:
@@ -108,7 +107,7 @@ class Recorder:
         if not real.any(dim=1).all():
             if not any(map(is_cache, self._given)):
                 raise ValueError(NO_REAL_TOKEN)
-            self._has_padding_row = True  # unless more of the prompt follows, in chunks
+            self._has_padding_row = True  # an error when read, unless more of the prompt follows
         model = self._where.owners[0]
         if (real[:, 1:] & ~real[:, :-1]).any() and ignores_mask(model):
             raise ValueError(
@@ -121,16 +120,17 @@ class Recorder:
         caches = [(cache(), tensor()) for cache, tensor in self._left if cache() is not None]
         first = 0
         for value in self._given:
+            identity = cache_identity(value)
             for cache, tensor in caches:
-                if cache is cache_identity(value):
+                if cache is identity:
                     kept = cache_length(value, self._first + self._tokens) - self._first
                     if 0 < kept <= self._tokens:
                         self._continue_cache(kept, tensor is first_batch_tensor(value))
                         return
-            if any(cache() is cache_identity(value) for cache in self._replaced if cache()):
+            if identity is not None and any(known() is identity for known in self._replaced):
                 raise ValueError(
-                    "between two forward passes that belong together the model ran another one, as "
-                    "in generate with guidance_scale, so the record would be of either. Generate "
+                    "between two forward passes that share a KV cache the model ran another one, "
+                    "as in generate with guidance_scale, and which to keep is not clear. Generate "
                     "first, then record one pass over the sequences that came out"
                 )
             if is_cache(value):
@@ -155,7 +155,7 @@ class Recorder:
                 f"positions={positions!r} counts within one forward pass, and this pass "
                 "continues another: record all positions"
             )
-        if self.record.has_padding_row:  # the first chunks of a prompt: it goes on
+        if self.record.has_padding_row:  # a prompt read in chunks, and some were padding
             self.record.forget()
         if kept < self._tokens:  # the cache was cropped: those tokens did not happen
             self.record.crop(kept)
