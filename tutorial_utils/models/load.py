@@ -82,15 +82,14 @@ def load_model(
                 local_files_only=here,
                 device_map=device_map,
                 use_safetensors=True,
+                ignore_mismatched_sizes=True,  # they are refused below, by name
                 # An adapter beside the weights is left alone: a trainer may have merged it.
                 adapter_kwargs={"subfolder": "no-adapter"},
                 output_loading_info=True,
                 **{DTYPE: numbers},
             )
     model, info = loaded
-    if info["missing_keys"]:  # transformers fills them with random numbers
-        missing = ", ".join(sorted(info["missing_keys"])[:3])
-        raise OSError(f"{label} is not a whole language model: it has no weights for {missing}.")
+    _check_weights(info, label)
     _plain_generation(model)
     # Some versions give token types too, which `generate` refuses where the model takes none.
     taken = inspect.signature(model.forward).parameters
@@ -200,10 +199,22 @@ def _check_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
     return chosen
 
 
+def _check_weights(info: dict[str, Any], label: str) -> None:
+    """Raise OSError for weights that transformers filled with random numbers."""
+    for name, found, needed in sorted(info["mismatched_keys"]):
+        raise OSError(
+            f"{label} has weights that do not fit its config.json: {name} is {tuple(found)}, and "
+            f"by config.json {tuple(needed)}. Is one of the files from another model?"
+        )
+    if info["missing_keys"]:
+        missing = ", ".join(sorted(info["missing_keys"])[:3])
+        raise OSError(f"{label} is not a whole language model: it has no weights for {missing}.")
+
+
 def _plain_generation(model: PreTrainedModel) -> None:
     """Keep the special tokens of the model's generation settings, and nothing else."""
     brought = model.generation_config
-    end = brought.eos_token_id
+    end = brought.eos_token_id if brought.eos_token_id != [] else None
     pad = brought.pad_token_id
     if pad is None:  # as `generate` would choose, with a warning
         pad = end[0] if isinstance(end, list) else end

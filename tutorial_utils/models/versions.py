@@ -37,7 +37,8 @@ def check_version(settings: dict[str, Any], config: PretrainedConfig, label: str
         f"here, overlooks in its config.json: {', '.join(lost)}. `pip install -U transformers`, "
         "then restart the kernel"
     )
-    if made.major > own.major or any(name.endswith("rope_parameters") for name in lost):
+    rope = own.major < 5 and any(name.endswith("rope_parameters") for name in lost)
+    if made.major > own.major or rope:
         raise OSError(f"{message}. The model would compute something else.")
     if made > own:
         warnings.warn(f"{message}, if the model behaves strangely.", stacklevel=4)
