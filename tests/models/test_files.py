@@ -87,8 +87,7 @@ def test_an_adapter_alone(without, llama, tmp_path):
 
 def test_a_configuration_that_does_not_fit_the_weights(llama, tmp_path):
     text = refusal(OSError, copy_of(llama, tmp_path / "x", hidden_size=64, head_dim=16))
-    assert "do not fit its config.json: lm_head.weight is (398, 32)" in text
-    assert "by config.json (398, 64)" in text
+    assert "no weights of the shape in config.json for lm_head.weight, " in text
 
 
 def test_weights_without_a_head_are_not_filled_in_with_random_ones(llama, tmp_path):

@@ -154,9 +154,9 @@ def _warn_of_overflow(
     config: PretrainedConfig, label: str, dtype: torch.dtype, device: torch.device
 ) -> None:
     """float16 ends at 65504, bfloat16 far beyond: what one holds is infinite in the other."""
-    parts = (config, config.get_text_config())
-    made = {str(getattr(part, DTYPE, None)).removeprefix("torch.") for part in parts}
-    if dtype == torch.float16 and "bfloat16" in made:
+    own, text = vars(config), vars(config.get_text_config())
+    made = [part.get(name) for part in (own, text) for name in ("dtype", "torch_dtype")]
+    if dtype == torch.float16 and {"bfloat16", torch.bfloat16} & {*made}:
         warnings.warn(
             f"{label} was made in bfloat16 and is loaded in float16, whose largest number is "
             f'65504: results may be infinite or NaN. dtype="float32" is safe and takes twice the '
@@ -201,14 +201,13 @@ def _check_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
 
 def _check_weights(info: dict[str, Any], label: str) -> None:
     """Raise OSError for weights that transformers filled with random numbers."""
-    for name, found, needed in sorted(info["mismatched_keys"]):
-        raise OSError(
-            f"{label} has weights that do not fit its config.json: {name} is {tuple(found)}, and "
-            f"by config.json {tuple(needed)}. Is one of the files from another model?"
-        )
-    if info["missing_keys"]:
-        missing = ", ".join(sorted(info["missing_keys"])[:3])
-        raise OSError(f"{label} is not a whole language model: it has no weights for {missing}.")
+    for problem, what in (("mismatched", "of the shape in config.json"), ("missing", "at all")):
+        keys = [key if isinstance(key, str) else key[0] for key in info[f"{problem}_keys"]]
+        if keys:
+            names = ", ".join(sorted(keys)[:3])
+            raise OSError(
+                f"{label} is not a whole language model: it has no weights {what} for {names}."
+            )
 
 
 def _plain_generation(model: PreTrainedModel) -> None:
