@@ -42,7 +42,8 @@ def a_gpu_beside_the_cpu(cuda, monkeypatch):
     [
         (None, "12.4", "built for the CPU only", "--reinstall torch --torch-backend=auto`"),
         ("13.0", "12.4", "its driver goes up to CUDA 12.4", "--torch-backend=auto`"),
-        ("12.8", "12.4", "its driver does not answer", "`nvidia-smi` says"),
+        ("12.8", "12.4", "new enough (CUDA 12.4), but torch can't reach it", "torch.cuda.init()"),
+        ("13.0", "13.3", "new enough (CUDA 13.3), but torch can't reach it", "torch.cuda.init()"),
         ("12.8", None, "its driver does not answer", "`nvidia-smi` says"),
         ("13.0", "?", "cannot tell why", "new enough for CUDA 13.0"),
     ],

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import warnings
+
 import pytest
 import torch
 import transformers
+from packaging.version import Version
 from transformers import BertConfig, BertModel, CLIPConfig, T5Config
 
+import tiny_models
 from model_folders import copy_of, refusal
+from tutorial_utils.models import config
 from tutorial_utils.models.load import load_model
+
+OWN = Version(transformers.__version__)
+NEXT = f"{OWN.major + 1}.0.0"
+LATER = f"{OWN.major}.{OWN.minor + 1}.0"
 
 
 def test_a_broken_configuration(llama, tmp_path):
@@ -33,12 +42,12 @@ def test_an_encoder_only_model(llama, tmp_path):
 
 
 def test_an_encoder_decoder_model_and_one_for_pictures(llama, tmp_path):
-    for config, kind in (
+    for settings, kind in (
         (T5Config(), "an encoder-decoder model (t5)"),
         (CLIPConfig(), "no causal language model (clip)"),
     ):
-        folder = copy_of(llama, tmp_path / config.model_type)
-        config.save_pretrained(folder)
+        folder = copy_of(llama, tmp_path / settings.model_type)
+        settings.save_pretrained(folder)
         assert kind in refusal(ValueError, folder)
 
 
@@ -95,7 +104,7 @@ def test_settings_of_another_form_of_outputs_are_left_out(llama, gpt2, tmp_path)
 )
 def test_an_attention_that_is_not_there(asked, key, llama, tmp_path):
     folder = copy_of(llama, tmp_path / "x", **{key: asked})
-    with pytest.warns(UserWarning, match=f"attention of {asked}; transformers' own is used"):
+    with pytest.warns(UserWarning, match=f"attention of {asked}; that of torch is used"):
         model, _ = load_model(folder)
     plain, tokenizer = load_model(llama)
     assert model.config._attn_implementation == plain.config._attn_implementation
@@ -103,6 +112,77 @@ def test_an_attention_that_is_not_there(asked, key, llama, tmp_path):
     assert torch.equal(model(ids).logits, plain(ids).logits)
 
 
-def test_the_attention_that_is_asked_for(llama, tmp_path):
-    folder = copy_of(llama, tmp_path / "x", attn_implementation="eager")
-    assert load_model(folder)[0].config._attn_implementation == "eager"
+# Files of a newer transformers
+
+
+def test_settings_of_the_next_version_are_not_overlooked(llama, gpt2, tmp_path):
+    for make in (llama, gpt2):
+        folder = copy_of(
+            make, tmp_path / make.name, transformers_version=NEXT, new_positions={"base": 500000}
+        )
+        text = refusal(OSError, folder)
+        assert f"written by transformers {NEXT}, and {OWN}" in text
+        assert "new_positions" in text and "pip install -U transformers" in text
+
+
+def test_a_later_version_gives_a_warning(llama, tmp_path):
+    folder = copy_of(llama, tmp_path / "x", transformers_version=LATER, new_scale=0.5)
+    with pytest.warns(UserWarning, match="new_scale"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"transformers_version": NEXT},
+        {"transformers_version": NEXT, "new_scale": None, "new_list": [], "use_new": False},
+        {"transformers_version": NEXT, "auto_map": {"AutoModelForCausalLM": "code.Model"}},
+        {"transformers_version": NEXT, "torch_dtype": "float32", "dtype": None},
+        {"transformers_version": "4.40.0", "own_note": "a key of the owner's"},
+        {"transformers_version": "unknown", "own_note": "a key of the owner's"},
+        {"own_note": "a key of the owner's"},
+    ],
+)
+def test_what_means_nothing_or_is_older_is_no_obstacle(settings, llama, tmp_path):
+    folder = copy_of(llama, tmp_path / "x", **settings)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        load_model(folder)
+
+
+class OldLlama:
+    """A configuration as of transformers 4: the base of the rotary positions has its own key."""
+
+    def __init__(self, rope_theta=10000.0, rope_scaling=None):
+        self.rope_theta, self.rope_scaling = rope_theta, rope_scaling
+
+
+@pytest.mark.parametrize(
+    ("rope", "lost"),
+    [
+        ({"rope_type": "default", "rope_theta": 10000.0}, False),
+        ({"rope_type": "default", "rope_theta": 500000.0}, True),
+        ({"rope_type": "llama3", "rope_theta": 10000.0, "factor": 8.0}, True),
+        ({"full_attention": {"rope_theta": 10000.0}}, True),
+    ],
+)
+@pytest.mark.parametrize("written", ["5.0.0", None])
+def test_rotary_positions_of_transformers_5(rope, lost, written, monkeypatch):
+    """Read by 4, which keeps the key and computes with its own default."""
+    monkeypatch.setattr("tutorial_utils.models.config.__version__", "4.57.6")
+    old = OldLlama()
+    old.rope_parameters = rope
+    settings = {"rope_parameters": rope, "transformers_version": written}
+    if lost:
+        with pytest.raises(OSError, match=r"overlooks in its config\.json: rope_parameters"):
+            config._check_version(settings, old, "x")
+    else:
+        config._check_version(settings, old, "x")
+
+
+def test_the_base_of_the_rotary_positions_is_the_files(tmp_path):
+    """Whatever version wrote the file."""
+    folder = tiny_models.make_llama(tmp_path / "x", rope_theta=500000.0)
+    model, _ = load_model(folder)
+    frequencies = model.model.rotary_emb.inv_freq
+    assert float(frequencies[1]) ** -len(frequencies) == pytest.approx(500000, rel=1e-3)

@@ -12,7 +12,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
-from model_folders import copy_of, refusal
+from model_folders import copy_of, refusal, write_into
 from tutorial_utils.models import load
 from tutorial_utils.models.load import load_model, pick_device, pick_dtype
 
@@ -23,6 +23,7 @@ def test_a_folder_gives_a_model_ready_to_read_and_its_tokenizer(make, request):
     model, tokenizer = load_model(folder, device="cpu")
     assert not model.training and not any(m.training for m in model.modules())
     assert model.dtype == torch.float32 and model.device == torch.device("cpu")
+    assert model.config.name_or_path == str(folder)
     expected = AutoModelForCausalLM.from_pretrained(folder)
     ids = tokenizer("Trump works at", return_tensors="pt").input_ids
     assert torch.equal(model(ids).logits, expected(ids).logits)
@@ -120,6 +121,8 @@ def test_generate_does_what_it_is_asked_and_no_more(llama, tmp_path):
     model, tokenizer = load_model(folder)
     assert model.generation_config.eos_token_id == [1, 7]
     assert model.generation_config.pad_token_id == 1
+    write_into(folder / "generation_config.json", eos_token_id=[])
+    assert load_model(folder)[0].generation_config.eos_token_id is None
     ids = tokenizer("Trump works at", return_tensors="pt").input_ids
     greedy = ids
     for _ in range(5):

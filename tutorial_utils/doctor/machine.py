@@ -89,6 +89,9 @@ def _why_no_gpu(build: str | None) -> tuple[str, str]:
     if driver is not None and int(driver.split(".")[0]) < int(build.split(".")[0]):
         why = f"its driver goes up to CUDA {driver}"
         return why, f"update the driver and restart, or {INSTALL_TORCH}"
+    if driver:
+        why = f"its driver is new enough (CUDA {driver}), but torch can't reach it"
+        return why, f"`{sys.executable} -c 'import torch; torch.cuda.init()'` says what is wrong"
     return "its driver does not answer", "`nvidia-smi` says what is wrong; restart the machine"
 
 

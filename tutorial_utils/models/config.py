@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from typing import Any
 
+from packaging.version import InvalidVersion, Version
 from transformers import (
     CONFIG_MAPPING,
     MODEL_FOR_CAUSAL_LM_MAPPING,
@@ -16,11 +18,10 @@ from transformers import (
 
 from tutorial_utils.models.errors import OTHERS, plain_errors, remote_code
 from tutorial_utils.models.integrity import find_fault
-from tutorial_utils.models.versions import check_version, parts_of
 
-ATTENTION = ("eager", "sdpa")  # what needs torch alone
-
-
+ATTENTION = (None, "eager", "sdpa")  # what needs torch alone
+# These keys never change what a model computes.
+HARMLESS = {"auto_map", "dtype", "quantization_config", "torch_dtype", "transformers_version"}
 # Outputs with names, and nothing computed that nobody asked for.
 PLAIN = {
     "return_dict": True,
@@ -52,26 +53,23 @@ def read_config(source: str | Path, label: str, *, here: bool) -> PretrainedConf
             f"{label} is a kind of model ({kind}) that transformers {__version__} does not know. "
             f"A newer one may: `pip install -U transformers`. {OTHERS}"
         )
-    asked = settings.get("attn_implementation") or settings.get("_attn_implementation")
-    options = {**PLAIN, "attn_implementation": asked if asked in ATTENTION else None}
     with plain_errors(source, label):
         config = AutoConfig.from_pretrained(
-            str(source), local_files_only=here, trust_remote_code=False, **options
+            str(source), local_files_only=here, trust_remote_code=False, **PLAIN
         )
     _check_kind(config, label)
-    check_version(settings, config, label)
-    for part in (config, *parts_of(config).values()):
+    _check_version(settings, config, label)
+    for part in (config, *_parts(config).values()):
         for name, value in PLAIN.items():
             if getattr(part, name, value) != value:
                 setattr(part, name, value)
-        used = getattr(part, "_attn_implementation", None)
-        if used is not None and used not in ATTENTION:
+        if getattr(part, "_attn_implementation", None) not in ATTENTION:
             part._attn_implementation = None
-            asked = used
-    if asked and asked not in ATTENTION:
+    asked = settings.get("attn_implementation") or settings.get("_attn_implementation")
+    if asked not in ATTENTION:
         warnings.warn(
-            f"{label} asks for the attention of {asked}; transformers' own is used instead, which "
-            "runs everywhere",
+            f"{label} asks for the attention of {asked}; that of torch is used, which runs "
+            "everywhere",
             stacklevel=3,
         )
     return config
@@ -93,4 +91,68 @@ def _check_kind(config: PretrainedConfig, label: str) -> None:
     raise ValueError(
         f"{label} is {kind} ({config.model_type}). The lessons read causal language models, which "
         f"predict the next token, such as GPT-2, Llama and Qwen3. {OTHERS}"
+    )
+
+
+def _check_version(settings: dict[str, Any], config: PretrainedConfig, label: str) -> None:
+    """Raise OSError for what a newer transformers wrote and this one overlooks; or warn of it.
+
+    transformers keeps every key, whether or not the model's code reads it. In 5 the base of the
+    rotary positions moved to another key: 4 computes with its default in place of the file's.
+    """
+    written = str(settings.get("transformers_version"))
+    own = Version(__version__)
+    try:
+        made = Version(written)
+    except InvalidVersion:
+        made = own
+    lost = _overlooked(settings, config)
+    rope = own.major < 5 and any(name.endswith("rope_parameters") for name in lost)
+    if not lost or (made <= own and not rope):
+        return
+    message = (
+        f"{label} was written by transformers {written}, and {own}, which is installed here, "
+        f"overlooks in its config.json: {', '.join(lost)}. It may compute something else. "
+        "`pip install -U transformers`, then restart the kernel"
+    )
+    if rope or made.major > own.major:
+        raise OSError(message)
+    warnings.warn(message, stacklevel=4)
+
+
+def _parts(config: PretrainedConfig) -> dict[str, PretrainedConfig]:
+    """The configurations inside a configuration, such as that of the text model of several."""
+    return {k: v for k, v in vars(config).items() if isinstance(v, PretrainedConfig)}
+
+
+def _overlooked(settings: dict[str, Any], config: PretrainedConfig) -> list[str]:
+    """The keys of config.json that mean something and that the class of `config` does not have."""
+    named = {
+        name: value
+        for name, value in settings.items()
+        if name not in HARMLESS and name[0] != "_" and value not in (None, False, "", [], {})
+    }
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # some keys are known and deprecated
+            own = type(config)()
+            # What `config` does not have either was read, and put elsewhere.
+            lost = [n for n in named if not hasattr(own, n) and hasattr(config, n)]
+    except Exception:  # a class that can't be made without its settings
+        return []
+    if "rope_parameters" in lost and _same_rope(named["rope_parameters"], config):
+        lost.remove("rope_parameters")
+    for name, part in _parts(config).items():
+        inner = settings.get(name)
+        lost += [f"{name}.{key}" for key in _overlooked(inner, part)] if inner else []
+    return lost
+
+
+def _same_rope(new: dict[str, Any], config: PretrainedConfig) -> bool:
+    """Whether the rotary positions of transformers 5 are what the older keys say as well."""
+    rest = {name: value for name, value in new.items() if name != "rope_theta"}
+    return (
+        rest == {"rope_type": "default"}
+        and not getattr(config, "rope_scaling", None)
+        and new.get("rope_theta") == getattr(config, "rope_theta", None)
     )

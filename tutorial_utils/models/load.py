@@ -82,15 +82,14 @@ def load_model(
                 local_files_only=here,
                 device_map=device_map,
                 use_safetensors=True,
+                ignore_mismatched_sizes=True,  # they are refused below, by name
                 # An adapter beside the weights is left alone: a trainer may have merged it.
                 adapter_kwargs={"subfolder": "no-adapter"},
                 output_loading_info=True,
                 **{DTYPE: numbers},
             )
     model, info = loaded
-    if info["missing_keys"]:  # transformers fills them with random numbers
-        missing = ", ".join(sorted(info["missing_keys"])[:3])
-        raise OSError(f"{label} is not a whole language model: it has no weights for {missing}.")
+    _check_weights(info, label)
     _plain_generation(model)
     # Some versions give token types too, which `generate` refuses where the model takes none.
     taken = inspect.signature(model.forward).parameters
@@ -155,9 +154,9 @@ def _warn_of_overflow(
     config: PretrainedConfig, label: str, dtype: torch.dtype, device: torch.device
 ) -> None:
     """float16 ends at 65504, bfloat16 far beyond: what one holds is infinite in the other."""
-    parts = (config, config.get_text_config())
-    made = {str(getattr(part, DTYPE, None)).removeprefix("torch.") for part in parts}
-    if dtype == torch.float16 and "bfloat16" in made:
+    own, text = vars(config), vars(config.get_text_config())
+    made = [part.get(name) for part in (own, text) for name in ("dtype", "torch_dtype")]
+    if dtype == torch.float16 and {"bfloat16", torch.bfloat16} & {*made}:
         warnings.warn(
             f"{label} was made in bfloat16 and is loaded in float16, whose largest number is "
             f'65504: results may be infinite or NaN. dtype="float32" is safe and takes twice the '
@@ -200,10 +199,21 @@ def _check_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
     return chosen
 
 
+def _check_weights(info: dict[str, Any], label: str) -> None:
+    """Raise OSError for weights that transformers filled with random numbers."""
+    for problem, what in (("mismatched", "of the shape in config.json"), ("missing", "at all")):
+        keys = [key if isinstance(key, str) else key[0] for key in info[f"{problem}_keys"]]
+        if keys:
+            names = ", ".join(sorted(keys)[:3])
+            raise OSError(
+                f"{label} is not a whole language model: it has no weights {what} for {names}."
+            )
+
+
 def _plain_generation(model: PreTrainedModel) -> None:
     """Keep the special tokens of the model's generation settings, and nothing else."""
     brought = model.generation_config
-    end = brought.eos_token_id
+    end = brought.eos_token_id if brought.eos_token_id != [] else None
     pad = brought.pad_token_id
     if pad is None:  # as `generate` would choose, with a warning
         pad = end[0] if isinstance(end, list) else end
