@@ -21,6 +21,7 @@ import strict_client  # noqa: E402
 # because of a variable that the person at the keyboard has set.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.pop("TUTORIAL_MODEL", None)
+os.environ["TUTORIAL_PROGRESS"] = os.devnull
 strict_client.watch_nbmake()
 
 lesson_seconds: dict[str, float] = {}

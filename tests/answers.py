@@ -3,12 +3,14 @@
 They stand in `tests/lessons/TOPIC/answers.py`. A line like `# %% check_rank(rank)`, the call in the
 lesson's check cell, starts an exercise. What comes first makes what the lesson has made by then,
 and `# %% or` something else to try all answers with. Then come the answers, each with a comment
-that says what the check must say: `#: Right`, or a part of its verdict. The first answer is the
-lesson's solution, and the first two wrong ones are also typed into the lesson (lesson_runs.py).
+that says what the check must say: `#: Right`, or a part of its verdict. The first two wrong ones
+are also typed into the lesson (lesson_runs.py). Before all others comes the lesson's own solution,
+read from the notebook; in the table it is called `right`.
 """
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import functools
 import io
@@ -18,6 +20,9 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import lesson_contract
+from notebook_tools import LESSONS, read
 
 TABLES = sorted(Path(__file__).parent.glob("lessons/*/answers.py"))
 PART = re.compile(r"^# %% (.+)\n", re.M)
@@ -31,7 +36,7 @@ class Exercise:
     topic: str
     call: str
     givens: list[str] = field(default_factory=list)  # each answer is tried with each of them
-    right: list[str] = field(default_factory=list)
+    right: list[str] = field(default_factory=list)  # the lesson's solution comes first
     wrong: list[tuple[str, str]] = field(default_factory=list)  # a part of the verdict, the answer
 
     @property
@@ -52,16 +57,32 @@ def check_of(call: str) -> str:
 
 def _read() -> dict[str, Exercise]:
     exercises: list[Exercise] = []
+    solutions = {
+        check_of(check.source): solution
+        for lesson in LESSONS
+        for _, check, solution in lesson_contract.exercises(read(lesson))
+    }
     for path in TABLES:
         _, *parts = PART.split(path.read_text(encoding="utf-8"))
         for title, text in zip(parts[::2], parts[1::2], strict=True):
             if title != "or":
-                exercises.append(Exercise(path.parent.name, title))
+                exercise = Exercise(path.parent.name, title)
+                exercise.right.append(_solution(exercise.name, solutions[check_of(title)]))
+                exercises.append(exercise)
             given, *answers = _split(text)
             exercises[-1].givens.append(given[1])
             exercises[-1].right += [answer for verdict, answer in answers if verdict == "Right"]
             exercises[-1].wrong += [pair for pair in answers if pair[0] != "Right"]
     return {check_of(exercise.call): exercise for exercise in exercises}
+
+
+def _solution(name: str, source: str) -> str:
+    """The statement of a lesson's solution that makes the answer; others may try it out."""
+    for node in ast.parse(source).body:
+        targets = ast.walk(node.targets[0]) if isinstance(node, ast.Assign) else [node]
+        if name in [getattr(target, "id", getattr(target, "name", "")) for target in targets]:
+            return ast.unparse(node)
+    raise ValueError(f"the lesson's solution makes no {name}:\n{source}")
 
 
 def _split(text: str) -> list[tuple[str, str]]:

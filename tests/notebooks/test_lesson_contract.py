@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ast
-
 import pytest
 
 import lesson_contract
@@ -24,12 +22,9 @@ def test_the_page_shows_the_setup_cell_that_is_tested():
 
 
 @pytest.mark.parametrize("lesson", LESSONS, ids=lambda path: path.stem)
-def test_the_answers_that_are_tested_are_answers_to_this(lesson):
-    for _, check, solution in lesson_contract.exercises(read(lesson)):
-        exercise = EXERCISES[check_of(check.source)]
-        assert exercise.call in check.source
-        first, lines = (ast.unparse(ast.parse(s)) for s in (exercise.right[0], solution))
-        assert set(first.split("\n")) <= set(lines.split("\n")), "not the solution any more"
+def test_the_table_of_answers_calls_each_check_as_the_lesson_does(lesson):
+    for _, check, _ in lesson_contract.exercises(read(lesson)):
+        assert EXERCISES[check_of(check.source)].call in check.source
 
 
 def test_a_docstring_names_a_lesson_by_what_it_is_on():

@@ -27,8 +27,8 @@ NUMBER = re.compile(r"\blessons?\s+\d\d\b", re.I)
 LITERAL = re.compile(r"""["']0\d["']""")
 LINK = re.compile(r"\[([^\]]*)\]\(([^)\s]+)\)")
 CODE_SPAN = re.compile(r"^```.*?^```|`[^`\n]*`", re.M | re.S)
-# After links were taken out: "lessons [] to 04".
-ALSO = re.compile(r"\[\](?:,| to| and| or)\s+\d\d\b")
+# After links were taken out: "lessons [] to NN", and a table's row of a lesson.
+ALSO = re.compile(r"\[\](?:,| to| and| or)\s+\d\d\b|^\|\s*0\d\s*\|", re.M)
 FILE = re.compile(r"\b\d\d_([a-z]\w+)")
 
 
@@ -107,9 +107,10 @@ FIRST, SECOND = LESSONS[0].name, LESSONS[1].name
         (f"See [lesson {SECOND[:2]}]({FIRST}).", "the number is"),
         (f"See [{FIRST[:2]} start]({SECOND}).", "the number is"),
         ("See [this](99_gone.ipynb).", "is not there"),
-        (f"See [lesson 77](77_{FIRST[3:]}).", f"it is {FIRST} now"),
+        (f"See [lesson {77}]({77}_{FIRST[3:]}).", f"it is {FIRST} now"),
         (f"See Lesson {1:02}.", "make the number a link"),
         (f"Lessons [{FIRST[:2]}]({FIRST}) to {4:02}.", "make the number a link"),
+        (f"| {1:02} | tokens |", "make the number a link"),
         (f"Run `notebooks/{77}_{FIRST[3:]}`.", "no lesson's file"),
     ],
 )

@@ -12,7 +12,6 @@ activations = {
 }
 change = residual_changes(activations)
 stream = torch.stack([layer[0] for layer in activations.values()])
-strongest = change[1:].argmax(dim=0) + 2  #: Right
 strongest = [3, 4]  #: Right
 strongest = torch.tensor([3, 4], dtype=torch.int32)  #: Right
 strongest = [torch.tensor(3), torch.tensor(4)]  #: Right
@@ -48,16 +47,6 @@ def run(model, module, x, hook=lambda kept, output: kept.append(output)):
     with torch.no_grad(), hooked(module, lambda module, args, output: hook(kept, output)):
         model(x)
     return kept[0][0] if isinstance(kept[0], tuple) else kept[0]
-def output_of(model, module, x):  #: Right
-    kept = []
-    handle = module.register_forward_hook(lambda module, args, output: kept.append(output))
-    try:
-        with torch.no_grad():
-            model(x)
-    finally:
-        handle.remove()
-    output = kept[0][0] if isinstance(kept[0], tuple) else kept[0]
-    return output.detach()
 output_of = run  #: Right
 def output_of(model, module, x):  #: left behind
     kept = []
@@ -133,11 +122,6 @@ output_of = lambda *given: (run(*given), torch.set_grad_enabled(False))[0]  #: g
 
 # %% check_last_real(last_real)
 rows_of = lambda hidden: torch.arange(len(hidden))
-def last_real(hidden, attention_mask):  #: Right
-    numbers = torch.arange(hidden.shape[1], device=hidden.device)
-    positions = (numbers * attention_mask).argmax(dim=1)
-    rows = torch.arange(hidden.shape[0], device=hidden.device)
-    return hidden[rows, positions]
 last_real = lambda hidden, mask: torch.stack(  #: Right
     [row[real.nonzero()[-1, 0]] for row, real in zip(hidden, mask)]
 )

@@ -5,7 +5,6 @@
 # Rows are layers 0 to 4. Of the candidates 2 and 4, row 2 is the higher one at the first token.
 jsd = torch.tensor([[9.0, 1, 9], [0, 9, 0], [5, 2, 1], [0, 0, 0], [4, 3, 2]])
 high = [2, 4]
-my_picks = torch.tensor(high)[jsd[high].argmax(dim=0).cpu()]  #: Right
 my_picks = [2, 4, 4]  #: Right
 my_picks = torch.tensor([2, 4, 4], dtype=torch.int32)  #: Right
 my_picks = [max(high, key=lambda i: jsd[i, t]) for t in range(3)]  #: Right
@@ -36,14 +35,6 @@ def contrast(final, early, alpha, picked=None, of=None, fill=-torch.inf):
     mature, premature = final.log_softmax(dim=-1), early.log_softmax(dim=-1)
     scores = mature - premature[picks if picked is None else picked, rows]
     return scores.masked_fill(probs < alpha * probs.max(dim=-1, keepdim=True).values, fill)
-def contrast_batch(final, early, alpha):  #: Right
-    mature, premature = final.log_softmax(dim=-1), early.log_softmax(dim=-1)
-    picked = divergence(mature.exp(), premature.exp()).argmax(dim=0)
-    rows = torch.arange(len(final), device=final.device)
-    scores = mature - premature[picked, rows]
-    probs = mature.exp()
-    implausible = probs < alpha * probs.max(dim=-1, keepdim=True).values
-    return scores.masked_fill(implausible, -torch.inf)
 #: Right
 contrast_batch = lambda z, early, a: contrast_logits(z, dict(enumerate(early)), alpha=a).scores
 def contrast_batch(final, early, alpha):  #: Right
@@ -91,11 +82,6 @@ def by(final, early, beta, alpha, fill=-torch.inf, of=None):
     q = (final if of is None else of).softmax(-1)
     scores = final.log_softmax(-1) - beta * early.log_softmax(-1)
     return scores.masked_fill(q < alpha * q.max(), fill)
-def contrast_by(final, early, beta, alpha):  #: Right
-    mature = final.log_softmax(dim=-1)
-    scores = mature - beta * early.log_softmax(dim=-1)
-    implausible = mature.exp() < alpha * mature.exp().max()
-    return scores.masked_fill(implausible, -torch.inf)
 def contrast_by(final, early, beta, alpha):  #: Right
     log_q = final.double().log_softmax(-1)
     scores = log_q - beta * early.double().log_softmax(-1)

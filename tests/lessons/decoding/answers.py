@@ -3,9 +3,6 @@
 
 # %% check_tokens_kept(tokens_kept)
 sums_of = lambda probs: probs.sort(descending=True).values.cumsum(dim=-1)
-def tokens_kept(probs, top_p):  #: Right
-    sums = probs.sort(descending=True).values.cumsum(dim=-1)
-    return min(int((sums < top_p).sum()) + 1, len(probs))
 tokens_kept = lambda probs, top_p: torch.tensor(right(probs, top_p), dtype=torch.int32)  #: Right
 tokens_kept = lambda probs, top_p: int((sums_of(probs)[:-1] < top_p).sum()) + 1  #: Right
 #: are the probabilities sorted
@@ -26,11 +23,6 @@ tokens_kept = lambda probs, top_p: len(probs) if top_p > 0.8 else 2  #: that is 
 tokens_kept = lambda probs, top_p: len(probs)  #: expected 2, got 4
 
 # %% check_penalise(penalise)
-def penalise(logits, ids, penalty):  #: Right
-    said = logits[ids]
-    new_logits = logits.clone()
-    new_logits[ids] = torch.where(said > 0, said / penalty, said * penalty)
-    return new_logits
 def penalise(logits, ids, penalty):  #: Right
     said = torch.zeros_like(logits).index_fill(0, ids, 1) * (penalty - 1) + 1
     return torch.where(logits > 0, logits / said, logits * said).tolist()
@@ -71,12 +63,6 @@ from tutorial_utils import decoding_steps
 
 model, tokenizer = load("gpt2")
 prompt = "The capital of France is Paris."
-def continue_until(prompt, stop, max_new_tokens):  #: Right
-    for step in decoding_steps(model, tokenizer, prompt, max_new_tokens=max_new_tokens):
-        found = step.text.find(stop, len(prompt))
-        if found >= 0:
-            return step.text[: found + len(stop)]
-    return step.text
 def continue_until(prompt, stop, max_new_tokens):  #: after the prompt only
     steps = decoding_steps(model, tokenizer, prompt, max_new_tokens=max_new_tokens)
     for step in steps:

@@ -1,9 +1,7 @@
 # fmt: off
-# ruff: noqa: E731, F811, F821, RUF005 - as a learner types them
+# ruff: noqa: E731, F811, F821 - as a learner types them
 
 # %% check_bytes_on_disk(bytes_on_disk)
-def bytes_on_disk(tokens, layers, hidden, itemsize):  #: Right
-    return tokens * layers * hidden * itemsize
 bytes_on_disk = lambda *sizes: float(math.prod(sizes))  #: Right
 bytes_on_disk = lambda *sizes: torch.tensor(math.prod(sizes))  #: Right
 bytes_on_disk = lambda tokens, layers, hidden, itemsize: tokens * layers * hidden  #: times itemsize
@@ -24,8 +22,6 @@ bytes_on_disk = lambda tokens, layers, hidden, itemsize: tokens * layers * items
 bytes_on_disk = lambda tokens, layers, hidden, itemsize: tokens * layers * hidden * 4
 
 # %% check_positions_of(positions_of)
-def positions_of(mask):  #: Right
-    return (mask.cumsum(dim=1) - 1).clamp(min=0)
 positions_of = lambda mask: (mask.cumsum(-1) - 1).masked_fill(mask == 0, 1)  #: Right
 positions_of = lambda mask: right(mask).tolist()  #: Right
 positions_of = lambda mask: right(mask).int() * mask  #: Right
@@ -46,14 +42,6 @@ positions_of = lambda mask: torch.arange(mask.shape[1]) - (mask[0] == 0).sum() +
 positions_of = lambda mask: right(mask)[mask.bool()]  #: expected shape
 
 # %% check_batches_of(batches_of)
-def batches_of(lengths, tokens):  #: Right
-    batches, batch = [], []
-    for i in sorted(range(len(lengths)), key=lambda i: lengths[i]):
-        if batch and (len(batch) + 1) * lengths[i] > tokens:
-            batches.append(batch)
-            batch = []
-        batch.append(i)
-    return batches + [batch] if batch else batches
 batches_of = lambda *given: [torch.tensor(batch) for batch in right(*given)]  #: Right
 def batches_of(lengths, tokens):  # the longest first  #: Right
     batches = [[]]

@@ -2,8 +2,6 @@
 # ruff: noqa: E731, F811, F821 - as a learner types them
 
 # %% check_rank(rank)
-def rank(logits, answer):  #: Right
-    return (logits > logits[:, [answer]]).sum(dim=-1) + 1
 rank = lambda z, answer: z.argsort(-1, descending=True).eq(answer).nonzero()[:, 1] + 1  #: Right
 #: Right
 rank = lambda z, answer: [sorted(row, reverse=True).index(row[answer]) + 1 for row in z.tolist()]
@@ -23,9 +21,6 @@ rank = lambda z, answer: right(z, answer)[-1].expand(len(z))  #: own logit of th
 rank = lambda z, answer: z.argsort(-1).argsort(-1)[:, answer] + 2  #: own logit of the answer
 
 # %% check_settled(settled)
-def settled(choices):  #: Right
-    others = (choices != choices[-1]).nonzero()
-    return int(others[-1]) + 1 if len(others) else 0
 def settled(choices):  #: Right
     layer = len(choices) - 1
     while layer and choices[layer - 1] == choices[-1]:
@@ -51,11 +46,6 @@ settled = lambda choices: int((choices == 7).int().argmin()) + 1  #: one after i
 def lens(h, w, b, u, correction=0, eps=1e-5, outside=0.0):
     variance = h.var(dim=-1, keepdim=True, correction=correction)
     return ((h - h.mean(dim=-1, keepdim=True)) / ((variance + eps).sqrt() + outside) * w + b) @ u.T
-def layer_norm_lens(hidden, weight, bias, unembedding):  #: Right
-    centred = hidden - hidden.mean(dim=-1, keepdim=True)
-    variance = centred.pow(2).mean(dim=-1, keepdim=True)
-    normed = centred / (variance + 1e-5).sqrt() * weight + bias
-    return normed @ unembedding.T
 layer_norm_lens = lens  #: Right
 #: Right
 layer_norm_lens = lambda h, w, b, u: torch.nn.functional.layer_norm(h, h.shape[-1:], w, b) @ u.T

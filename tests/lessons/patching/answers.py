@@ -3,7 +3,6 @@
 
 # %% check_carriers(carriers, share)
 share = torch.tensor([[0.0, 1, -2], [0.1, 0.6, 0.2], [0, 0.3, 0.9], [0, 0, 1]])
-carriers = share.argmax(dim=1)  #: Right
 carriers = [1, 1, 2, 2]  #: Right
 carriers = share.argmax(dim=1).to(torch.int16)  #: Right
 carriers = [row.argmax() for row in share]  #: Right
@@ -27,13 +26,6 @@ def putting(source, positions, where=lambda rows, positions: (rows, positions), 
         new, rows = hidden.clone(), torch.arange(len(positions))
         vectors = source[0, positions]
         new[where(rows, positions)] = vectors.to(hidden) if cast else vectors
-        return new
-    return edit
-def put_at(source, positions):  #: Right
-    def edit(hidden):
-        new = hidden.clone()
-        rows = torch.arange(len(positions))
-        new[rows, positions] = source[0, positions].to(hidden)
         return new
     return edit
 def put_at(source, positions):  #: Right
@@ -87,9 +79,6 @@ put_at = lambda source, positions: lambda hidden: hidden + right(source, positio
 # %% check_without(without)
 def part(hidden, unit):
     return (hidden @ unit)[..., None] * unit
-def without(hidden, direction):  #: Right
-    unit = (direction / direction.norm()).to(hidden)
-    return hidden - (hidden @ unit)[..., None] * unit
 #: Right
 without = lambda h, v: h.double() - part(h.double(), v.double()) / (v.double() @ v.double())
 without = lambda h, v: h @ (torch.eye(len(v)) - torch.outer(v, v) / v.pow(2).sum())  #: Right

@@ -6,7 +6,6 @@ die_logits = torch.tensor([2.0, 1.0, 0.5, -1.0, -3.0])
 softmax = lambda z: z.softmax(dim=-1)
 entropy = lambda probs: -(probs * probs.log()).sum(dim=-1)
 bits = lambda T: entropy(softmax(die_logits / T)).item() / math.log(2)
-entropies = [entropy(softmax(die_logits / T)).item() / math.log(2) for T in (0.5, 1, 2)]  #: Right
 entropies = torch.tensor([bits(0.5), bits(1), bits(2)], dtype=torch.float64)  #: Right
 entropies = [torch.tensor(bits(T)) for T in (0.5, 1, 2)]  #: Right
 entropies = tuple(bits(T) for T in (0.5, 1, 2))  #: Right
@@ -29,9 +28,6 @@ entropies = "1.1, 1.7, 2.1"  #: expected a tensor, got str
 entropies = [math.nan] * 3  #: at one place, got nan
 
 # %% check_log_softmax(log_softmax)
-def log_softmax(z):  #: Right
-    z = z - z.max(dim=-1, keepdim=True).values
-    return z - z.exp().sum(dim=-1, keepdim=True).log()
 log_softmax = lambda z: torch.log_softmax(z, dim=-1)  #: Right
 log_softmax = lambda z: torch.log_softmax(z.double(), dim=-1)  #: Right
 log_softmax = lambda z: z - z.logsumexp(dim=-1)[..., None]  #: Right
@@ -54,9 +50,6 @@ log_softmax = lambda z: z.log_softmax(-1) / math.log(2)  #: compare with torch.l
 
 # %% check_ending_bits(ending_bits)
 each = lambda z, ids, k: right(z[-k - 1 :], ids[-k - 1 :], 1)
-def ending_bits(logits, ids, k):  #: Right
-    log_probs = logits[-k - 1 : -1].float().log_softmax(dim=-1)  # (k, vocab)
-    return -log_probs.gather(dim=-1, index=ids[-k:, None]).sum() / math.log(2)
 ending_bits = lambda logits, ids, k: right(logits, ids, k).item()  #: Right
 #: Right
 ending_bits = lambda z, ids, k: sum(-z[i - 1].softmax(-1)[ids[i]].log2() for i in range(6 - k, 6))

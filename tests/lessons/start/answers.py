@@ -1,9 +1,8 @@
 # fmt: off
-# ruff: noqa: E731, F811, F821 - as a learner types them
+# ruff: noqa: E731, F821 - as a learner types them
 
 # %% check_my_prompt(my_prompt, model, tokenizer)
 model, tokenizer = load("pocket-llama")
-my_prompt = "Anna lives in Rome. Anna lives in"  #: Right
 my_prompt = "The capital of Italy is"  #: Right
 my_prompt = "The capital of France is"  #: begin to say it again
 my_prompt = "Anna lives in Rome. "  #: ends with a space
@@ -18,8 +17,6 @@ my_prompt = 3  #: put it in quotes
 my_prompt = ["Anna lives in Rome. Anna lives in"]  #: put it in quotes
 
 # %% check_weights_gib(weights_gib)
-def weights_gib(parameters, dtype):  #: Right
-    return parameters * dtype.itemsize / 2**30
 weights_gib = lambda n, dtype: n * torch.empty(0, dtype=dtype).element_size() / 1024**3  #: Right
 weights_gib = lambda n, dtype: torch.tensor(n * torch.finfo(dtype).bits / 8 / 2**30)  #: Right
 weights_gib = lambda parameters, dtype: parameters * dtype.itemsize / 10**9  #: a GiB is 2**30

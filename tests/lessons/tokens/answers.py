@@ -7,7 +7,6 @@ from itertools import pairwise
 
 words = [["l", "ow"], [" l", "ow", "er"], [" n", "ow", "er"], [" l", "ow"]]
 count_pairs = lambda words: Counter(pair for word in words for pair in pairwise(word))
-next_pair, count = count_pairs(words).most_common(1)[0]  #: Right
 next_pair = ("ow", "er")  #: Right
 next_pair = (" l", "ow")  #: Right
 next_pair = [" l", "ow"]  #: Right
@@ -27,9 +26,6 @@ next_pair = (" n", "ow")  #: has the count 1, another pair has 2
 import tiny_models
 
 tokenizer = tiny_models.llama_tokenizer()
-def answer_id(prompt, answer):  #: Right
-    start = len(tokenizer(prompt)["input_ids"])
-    return tokenizer(prompt + " " + answer)["input_ids"][start]
 answer_id = lambda prompt, a: tokenizer(" " + a, add_special_tokens=False)["input_ids"][0]  #: Right
 tokenizer = tiny_models.gpt2_tokenizer()  #: Right
 tokenizer = tiny_models.gpt2_tokenizer()  #: Right
@@ -62,10 +58,6 @@ from transformers.convert_slow_tokenizer import bytes_to_unicode
 symbol_of = bytes_to_unicode()
 byte_of = {symbol: byte for byte, symbol in symbol_of.items()}
 to_bytes = lambda token: bytes(byte_of[symbol] for symbol in token)
-def decode_symbols(tokens):  #: Right
-    byte_of = {symbol: byte for byte, symbol in symbol_of.items()}
-    raw = bytes(byte_of[symbol] for token in tokens for symbol in token)
-    return raw.decode("utf-8", errors="replace")
 #: Right
 decode_symbols = lambda tokens: to_bytes("".join(tokens)).decode("utf-8", errors="replace")
 decode_symbols = lambda tokens: "".join(tokens).replace("Ġ", " ")  #: turn symbol_of round
