@@ -196,6 +196,29 @@ def test_a_forbidden_token_stays_forbidden():
         assert got.divergence.isfinite().all()
 
 
+@pytest.mark.parametrize("place", ["final", "early"])
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_what_is_not_finite_is_passed_on(place, bad):
+    final, early = random_logits(3, 6), {1: random_logits(3, 6), 2: random_logits(3, 6, seed=2)}
+    (final if place == "final" else early[2])[1, 4] = bad
+    got = contrast_logits(final, early)
+    assert got.scores[1].isnan().all() and got.layer[1] == -1 and got.divergence[1, 1].isnan()
+    assert got.layer[0] in (1, 2) and got.scores[0].max().isfinite()
+    assert jensen_shannon(final, early[2])[1].isnan() and jensen_shannon(final, early[2])[0] > 0
+
+
+def test_generating_stops_where_scores_are_not_finite(tmp_path):
+    model, tokenizer = load_model(tiny_models.make_llama(tmp_path), device="cpu")
+    torch.nn.init.constant_(model.model.layers[3].mlp.down_proj.weight, math.nan)
+    inputs = encode(model, tokenizer, PROMPTS)
+    for sampled in (False, True):
+        with (
+            pytest.raises(ValueError, match=r"not finite.*bfloat16"),
+            contrast_layers(model, 1) as c,
+        ):
+            model.generate(**inputs, logits_processor=[c], do_sample=sampled, max_new_tokens=2)
+
+
 def test_wrong_alphas_and_candidates():
     for alpha in (-0.1, 1.5):
         with pytest.raises(ValueError, match="from 0, all tokens, to 1"):
@@ -379,15 +402,44 @@ def test_beam_search_is_refused_in_words(model_and_tokenizer):
     assert tiny_models.count_hooks(model) == before
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"guidance_scale": 1.5},
+        {"guidance_scale": 1.5, "negative_prompt_ids": torch.tensor([[7, 8, 9, 10]])},
+        {"prompt_lookup_num_tokens": 2},
+        {"assistant_model": "itself"},
+        {"assistant_early_exit": 2},
+    ],
+    ids=lambda options: " and ".join(options),
+)
+def test_passes_that_are_not_those_of_the_scores_are_refused_in_words(tmp_path, options):
+    model, tokenizer = load_model(tiny_models.make_llama(tmp_path, layers=5), device="cpu")
+    inputs = encode(model, tokenizer, "the ball. the ball. the ball. the")
+    options = {name: model if value == "itself" else value for name, value in options.items()}
+    settings = {"do_sample": False, "max_new_tokens": 8, "pad_token_id": 0, **options}
+    with pytest.raises(ValueError, match=r"assisted decoding"), contrast_layers(model, [1, 3]) as c:
+        model.generate(**inputs, logits_processor=[c], **settings)
+    assert tiny_models.count_hooks(model) == 0
+
+
 def test_outside_its_block_the_processor_refuses(model_and_tokenizer):
     model, tokenizer = model_and_tokenizer
     inputs = encode(model, tokenizer, PROMPTS[0])
     with contrast_layers(model, [2]) as contrast:
-        with pytest.raises(KeyError, match="run the model inside"):
+        with pytest.raises(ValueError, match="no forward pass of the model came before"):
             contrast(inputs["input_ids"], torch.zeros(1, 400))
         model(**inputs)
         with pytest.raises(ValueError, match="1 rows, and there are scores for 2"):
             contrast(inputs["input_ids"], torch.zeros(2, 400))
+        for wrong in (inputs["input_ids"][:, :-1], inputs["input_ids"].flip(1)):
+            model(**inputs)
+            with pytest.raises(ValueError, match="something else than the end of this text"):
+                contrast(wrong, torch.zeros(1, 400))
+        model(**inputs)
+        model(**inputs)  # another pass, after the one that made the scores
+        with pytest.raises(ValueError, match="something else than the end of this text"):
+            contrast(inputs["input_ids"], torch.zeros(1, 400))
     with pytest.raises(ValueError, match="inside the `with"):
         model.generate(**inputs, logits_processor=[contrast], max_new_tokens=2, pad_token_id=0)
 

@@ -41,63 +41,6 @@ def small_context(tmp_path):
     return load_model(make_gpt2(tmp_path, layers=1, context=16), device="cpu")
 
 
-def state(tokenizer):
-    sides = tokenizer.padding_side, tokenizer.truncation_side
-    return *sides, dict(tokenizer.special_tokens_map), tokenizer.backend_tokenizer.to_str()
-
-
-# encode
-
-
-def test_a_string_is_a_batch_of_one(tiny):
-    model, tokenizer = tiny
-    inputs = encode(model, tokenizer, PROMPT)
-    assert inputs["input_ids"].tolist() == [tokenizer(PROMPT)["input_ids"]]
-    assert inputs["attention_mask"].tolist() == [[1] * inputs["input_ids"].shape[1]]
-    assert inputs["input_ids"].device == model.device
-    assert set(inputs) == {"input_ids", "attention_mask"}
-
-
-def test_a_list_is_padded_on_the_left_and_the_tokenizer_stays_as_it_was(tiny):
-    model, tokenizer = tiny
-    before = state(tokenizer)
-    inputs = encode(model, tokenizer, PROMPTS)
-    for prompt, ids, mask in zip(
-        PROMPTS, inputs["input_ids"], inputs["attention_mask"], strict=True
-    ):
-        wanted = tokenizer(prompt)["input_ids"]
-        assert ids[-len(wanted) :].tolist() == wanted
-        assert mask.tolist() == [0] * (len(ids) - len(wanted)) + [1] * len(wanted)
-        assert set(ids[: -len(wanted)].tolist()) <= {tokenizer.eos_token_id}
-    with pytest.raises(ValueError, match="prompt 1 is empty"):
-        encode(model, tokenizer, [PROMPT, ""])
-    assert state(tokenizer) == before
-
-
-@pytest.mark.parametrize(
-    ("prompts", "message"),
-    [
-        ("", "the prompt is empty"),
-        (["Hi", ""], "prompt 1 is empty"),
-        ([], "there are no prompts"),
-        (7, "a string or a list of strings, not 7"),
-        (["Hi", None], "a string or a list of strings"),
-        (["Hi", "word " * 600], r"prompt 1 is too long: it has \d+ tokens.* at most (256|512)"),
-    ],
-)
-def test_prompts_that_cannot_be_read(tiny, prompts, message):
-    with pytest.raises(ValueError, match=message):
-        encode(*tiny, prompts)
-
-
-def test_a_prompt_may_fill_the_context_and_no_more(small_context):
-    model, tokenizer = small_context
-    text = "!" * 16  # one token each
-    assert next_token_logits(model, tokenizer, text).shape[0] == 1
-    with pytest.raises(ValueError, match="it has 17 tokens, and this model reads at most 16"):
-        encode(model, tokenizer, text + "!")
-
-
 # The next token
 
 
@@ -387,6 +330,44 @@ def test_a_model_without_a_cache_reads_all_again(tiny, monkeypatch):
     monkeypatch.setattr(model, "forward", forward)
     steps = list(decoding_steps(model, tokenizer, PROMPT, max_new_tokens=4))
     assert [step.token_id for step in steps] == wanted
+
+
+# Numbers that are not finite
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_what_is_not_finite_is_no_token_and_no_probability(tmp_path, bad):
+    model, tokenizer = load_model(make_llama(tmp_path), device="cpu", dtype="float16")
+    with torch.no_grad():
+        model.lm_head.weight.fill_(bad)
+    wrong = "not finite.*float16.*bfloat16"
+    with pytest.raises(ValueError, match=f"the logits after 'The capital of' are {wrong}"):
+        next(decoding_steps(model, tokenizer, "The capital of", max_new_tokens=3))
+    probs = next_token_probs(model, tokenizer, PROMPT)[0]
+    assert probs.isnan().all()
+    with pytest.raises(ValueError, match=f"probs are {wrong}"):
+        top_tokens(probs, tokenizer)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_filters_pass_on_what_is_not_finite(bad):
+    logits = torch.randn(2, 8)
+    logits[0, 3] = bad
+    for setting in ({}, {"top_k": 2}, {"top_p": 0.5}, {"min_p": 0.1}):
+        probs = filter_logits(logits, **setting).softmax(dim=-1)
+        assert probs[0].isnan().all() and probs[1].isfinite().all()
+
+
+def test_a_forbidden_token_is_no_error(tmp_path):
+    model, tokenizer = load_model(make_llama(tmp_path), device="cpu")
+    first = next_token_logits(model, tokenizer, PROMPT).argmax()
+    hook = model.lm_head.register_forward_hook(
+        lambda module, args, output: output.index_fill(-1, first, -math.inf)
+    )
+    (step,) = decoding_steps(model, tokenizer, PROMPT, max_new_tokens=1)
+    hook.remove()
+    assert step.token_id != first and step.probs[first] == 0
+    assert len(top_tokens(step.probs, tokenizer)) == 5
 
 
 def test_mistakes_are_told_before_the_first_step(tiny):

@@ -235,6 +235,25 @@ def test_entropy_and_divergence_at_their_ends():
     assert entropy(torch.zeros(8, dtype=torch.bfloat16)).dtype == torch.float32
 
 
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_what_is_not_finite_is_neither_certain_nor_alike_nor_a_first_choice(llama, bad):
+    logits = torch.zeros(2, 4)
+    logits[1, 2] = bad
+    assert entropy(logits)[1].isnan() and entropy(logits)[0] == 2
+    for pair in ((logits, torch.zeros(2, 4)), (torch.zeros(2, 4), logits), (logits, logits)):
+        assert kl_divergence(*pair)[1].isnan() and kl_divergence(*pair)[0] == 0
+    everything = torch.full((2, 4), -math.inf)
+    assert entropy(everything).isnan().all() and kl_divergence(everything, logits).isnan().all()
+    activations = {i: torch.randn(1, 2, 32) for i in (1, 2)}
+    activations[2][0, 1] = bad
+    probs, ids = lens_choices(llama, activations, k=2)
+    assert probs[1, 0, 1].isnan().all() and (ids[1, 0, 1] == -1).all()
+    assert probs[0].isfinite().all() and (ids[0] >= 0).all() and (ids[1, 0, 0] >= 0).all()
+    assert answer_layer(ids[..., 0], torch.full((1, 2), -1)).tolist() == [[-1, -1]]
+    with pytest.raises(ValueError, match=r"token ids, whole numbers, not torch.float32.*argmax"):
+        answer_layer(logits, torch.zeros(4))
+
+
 @pytest.mark.parametrize(
     ("hidden", "said"),
     [

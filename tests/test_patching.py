@@ -178,6 +178,19 @@ def test_wrong_sources_and_scores(tiny):
             patch_each(model, tokenizer, prompt, given, function, part=part)
 
 
+def test_unknown_options_are_refused_with_the_nearest_known_one(tiny):
+    model, tokenizer = tiny
+    inputs = encode(model, tokenizer, CLEAN)
+    for name, near in (("attention_masks", "attention_mask"), ("position_id", "position_ids")):
+        with pytest.raises(TypeError, match=f"no option '{name}': did you mean '{near}'"):
+            read_parts(model, inputs["input_ids"], "mlp", **{name: inputs["attention_mask"]})
+    with pytest.raises(TypeError, match="no option 'layers'"):
+        read_parts(model, inputs["input_ids"], "mlp", layers=[1])
+    assert list(read_parts(model, part="mlp", output_attentions=False, **inputs)) == [1, 2, 3, 4]
+    with pytest.raises(ValueError, match="prompt must be one string"):
+        patch_each(model, tokenizer, [CLEAN], {}, score)
+
+
 def test_a_layer_without_attention_is_named():
     model = architectures.build("mamba")
     with pytest.raises(ValueError, match=r"no part that is known as attention.*mixer"):

@@ -11,7 +11,7 @@ import corpus
 from notebook_tools import code_cells, lesson_on, read
 from tiny_models import count_hooks, make_gpt2
 from tutorial_utils import encode, load_model, mean_differences, sample_steered
-from tutorial_utils.steering import _losses
+from tutorial_utils.steering import _losses, _seeded
 
 HAPPY, SAD = ["Anna was glad.", "The dog was happy and the ball was red."], ["Ben was sad.", "No."]
 
@@ -122,6 +122,42 @@ def test_seeds(tiny):
     assert one == again != other
 
 
+def test_every_generator_that_is_seeded_goes_on_as_it_was(monkeypatch):
+    """torch.manual_seed seeds all GPUs, and MPS."""
+    seen = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_rng_state_all", lambda: ["first", "second"])
+    monkeypatch.setattr(torch.cuda, "set_rng_state_all", seen.append)
+    monkeypatch.setattr(torch.mps, "get_rng_state", lambda: "mps")
+    monkeypatch.setattr(torch.mps, "set_rng_state", seen.append)
+    with _seeded(0):
+        assert seen == []
+    assert seen == [["first", "second"], "mps"]
+
+
+def test_what_generation_config_says_besides_is_switched_off(tiny, monkeypatch):
+    model, tokenizer = tiny
+    plain = sample_steered(model, tokenizer, ["Anna has", "Ben"], {}, 1)
+    said = {"temperature": 0.1, "top_p": 0.2, "num_beams": 3, "num_return_sequences": 2}
+    said |= {"guidance_scale": 2.0, "repetition_penalty": 1.5, "min_p": 0.5, "typical_p": 0.5}
+    for name, value in {**said, "no_repeat_ngram_size": 1}.items():
+        monkeypatch.setattr(model.generation_config, name, value)
+    assert sample_steered(model, tokenizer, ["Anna has", "Ben"], {}, 1).texts == plain.texts
+
+
+def test_what_is_not_finite_is_no_text(tiny):
+    model, tokenizer = tiny
+    vector, wrong = vector_for(model), "strength times the direction of layer 1 is not finite"
+    for strength in (float("nan"), float("inf")):
+        with pytest.raises(ValueError, match=wrong):
+            sample_steered(model, tokenizer, "Anna", {1: vector}, strength)
+    hook = model.lm_head.register_forward_hook(lambda module, args, output: output * float("nan"))
+    with pytest.raises(ValueError, match=r"logits of the steered model are not finite.*bfloat16"):
+        sample_steered(model, tokenizer, "Anna", {1: vector}, 1)
+    hook.remove()
+
+
 def test_losses_of_padded_prompts_up_to_the_end_token(tiny):
     """Each text alone under the model, in plain loops; what follows an end is not counted."""
     model, tokenizer = tiny
@@ -167,7 +203,7 @@ def test_wrong_arguments(tiny):
         sample_steered(model, tokenizer, "Anna", {1: vector}, 1, max_new_tokens=context)
 
 
-# -- what the lesson on patching and steering says of the shipped model --------------------------------------------------
+# -- what the lesson on patching and steering says of the shipped model ---------------------------
 
 
 def mood_shares(pocket, openings, vectors, strength) -> tuple[dict[str, float], float]:

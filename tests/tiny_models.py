@@ -6,7 +6,7 @@ folder back. The same seed gives the same weights.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -63,6 +63,22 @@ def gpt2_tokenizer() -> PreTrainedTokenizerFast:
     """A tokenizer that adds no BOS and has no pad token, as GPT-2's."""
     end = "<|endoftext|>"
     return _wrap(train_tokenizer([end]), bos_token=end, eos_token=end, unk_token=end)
+
+
+class NumberTokenizer:
+    """Token ids written as numbers, such as "5 17 3": for models that have no tokenizer."""
+
+    pad_token_id = eos_token_id = None
+
+    def __call__(self, texts: list[str], **options: object) -> dict[str, list]:
+        rows = [[int(word) for word in text.split()] for text in texts]
+        return {"input_ids": rows, "special_tokens_mask": [[0] * len(row) for row in rows]}
+
+    def decode(self, ids: Iterable[int], **options: object) -> str:
+        return " ".join(str(int(i)) for i in ids)
+
+    def batch_decode(self, rows: Iterable, **options: object) -> list[str]:
+        return [self.decode(row) for row in rows]
 
 
 def count_hooks(model: torch.nn.Module) -> int:

@@ -15,10 +15,10 @@ _MODULES = {
     "models.load": ["POCKET_LLAMA", "load_model", "pick_device", "pick_dtype"],
     "activations.layers": ["find_decoder_layers"],
     "activations.record_and_edit": ["edit_activations", "read_activations", "record_activations"],
+    "encoding": ["encode"],
     "decoding": [
         "DecodingStep",
         "decoding_steps",
-        "encode",
         "filter_logits",
         "next_token_logits",
         "next_token_probs",

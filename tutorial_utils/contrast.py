@@ -13,11 +13,13 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import LogitsProcessor, PreTrainedModel
 
-from tutorial_utils.activations.layers import find_decoder_layers, layer_numbers
+from tutorial_utils.activations.hooks import hooked_layers
+from tutorial_utils.activations.layers import find_decoder_layers, layer_numbers, locate
 from tutorial_utils.activations.record_and_edit import record_activations
+from tutorial_utils.decoding import check_finite
 from tutorial_utils.lens import kl_divergence, unembed
 
 # How many layers "low" and "high" look through: no part of a model in the paper has more.
@@ -68,7 +70,12 @@ def candidate_layers(model: PreTrainedModel, which: str | int | Iterable[int] = 
 def _tied(model: PreTrainedModel) -> bool:
     """Whether one matrix is both the embedding and the unembedding."""
     ends = model.get_input_embeddings(), model.get_output_embeddings()
-    return None not in ends and ends[0].weight is ends[1].weight
+    if None in ends:
+        return False
+    one, other = (end.weight for end in ends)
+    if one.is_meta or other.is_meta:  # offloaded, each on its own
+        return bool(getattr(model.config, "tie_word_embeddings", False))
+    return one is other
 
 
 class Contrast(NamedTuple):
@@ -91,7 +98,8 @@ def contrast_logits(
 
     `final` is `(..., vocab)`, `candidates` are `{layer number: logits (..., vocab)}`, as
     `logit_lens` gives them; one candidate is contrasted with whatever it says. Scores are
-    log q_N - log q_M, and -inf for a token whose q_N is below `alpha` times the highest.
+    log q_N - log q_M, and -inf for a token whose q_N is below `alpha` times the highest. Where
+    logits are NaN or +inf the scores are NaN and the layer is -1.
 
     `kl_swapped` takes D(m || q) instead of D(q || m) in the divergence, and `batch_average` takes
     its mean over the first axis, so that all rows get one layer: the released code does both.
@@ -117,6 +125,7 @@ def contrast_logits(
     )
     if batch_average and final.dim() > 1:
         divergence = divergence.mean(dim=1, keepdim=True).expand_as(divergence).clone()
+    unknown = divergence.isnan().any(dim=0)  # where some logits are not finite
     picked = divergence.argmax(dim=0)
     scores = torch.full_like(log_final, -math.inf)
     least = log_final.amax(-1, keepdim=True) + (math.log(alpha) if alpha else -math.inf)
@@ -124,9 +133,9 @@ def contrast_logits(
     for place, early in enumerate(log_early.values()):
         here = plausible & (picked == place)[..., None]
         scores = torch.where(here, log_final - early, scores)
-    return Contrast(
-        scores, torch.tensor(list(candidates), device=picked.device)[picked], divergence
-    )
+    scores = scores.masked_fill(unknown[..., None], math.nan)
+    layer = torch.tensor(list(candidates), device=picked.device)[picked]
+    return Contrast(scores, layer.masked_fill(unknown, -1), divergence)
 
 
 @contextmanager
@@ -149,10 +158,13 @@ def contrast_layers(
 
     `candidates` are as in `candidate_layers`, the rest as in `contrast_logits`; `final_norm=False`
     unembeds the candidates without the final norm, as the released code does. Prompts padded on
-    the left give what each gives alone, unless `batch_average` is set. No beam search. Options of
-    `generate` such as `repetition_penalty` act before the contrast; a processor put after it in the
-    list acts on the contrasted scores. By hand: the lesson on DoLa.
+    the left give what each gives alone, unless `batch_average` is set. Options of `generate` such
+    as `repetition_penalty` act before the contrast; a processor put after it in the list acts on
+    the contrasted scores. Beam search, assisted decoding and guidance are refused with a ValueError
+    while they run. By hand: the lesson on DoLa.
     """
+    where = locate(model)
+    outermost = where._replace(owners=[where.owners[0], where.owners[-1]])
     numbers = candidate_layers(model, candidates)
     options = {"alpha": alpha, "kl_swapped": kl_swapped, "batch_average": batch_average}
     with record_activations(model, numbers, positions="last") as activations:
@@ -161,7 +173,8 @@ def contrast_layers(
         )
         processor = ContrastProcessor(activations, head, options)
         try:
-            yield processor
+            with hooked_layers(outermost, {}, processor.see_inputs):
+                yield processor
         finally:
             processor.activations = None
 
@@ -175,20 +188,60 @@ class ContrastProcessor(LogitsProcessor):
         self.activations: Mapping[int, Tensor] | None = activations
         self.head, self.options = head, options
         self.picked: list[Tensor] = []
+        self._passes: list[Tensor | None] = []  # what each pass since the last token has read
+        self._length = 0  # of the text when the last token was chosen
+
+    def see_inputs(self, part: nn.Module, args: tuple, kwargs: dict) -> None:
+        """Note the token ids (batch, seq) of a forward pass; None where it was given vectors."""
+        self._passes.append(kwargs.get("input_ids", args[0] if args else None))
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """Contrast the scores (batch, vocab) that the model's last layer gave."""
+        """Contrast the scores (batch, vocab) that the model's last layer gave.
+
+        Raises ValueError where the last pass did not read this text up to its last token.
+        """
         if self.activations is None:
             raise ValueError(
                 "this processor works inside the `with contrast_layers(...)` block only"
             )
-        hidden = torch.stack([self.activations[i][:, -1] for i in self.activations])
-        if hidden.shape[1] != len(scores):
+        problem = self._problem(input_ids, len(scores))
+        if problem:
             raise ValueError(
-                f"the model read {hidden.shape[1]} rows, and there are scores for {len(scores)}: "
-                "layers are contrasted in greedy decoding and sampling, with a model's own logits"
+                f"{problem}, so that the layers recorded last are not those of these scores. "
+                "Layers are contrasted in greedy decoding and sampling: leave out beam search, "
+                "assisted decoding and guidance (guidance_scale), which run the model in other ways"
             )
-        early = dict(zip(self.activations, self.head(hidden).to(scores.device), strict=True))
-        result = contrast_logits(scores, early, **self.options)
+        vectors = [self.activations[i][:, -1].to(scores.device) for i in self.activations]
+        early = self.head(torch.stack(vectors)).to(scores.device)
+        result = contrast_logits(scores, dict(zip(self.activations, early)), **self.options)
+        check_finite(result.scores, "the contrasted scores")
         self.picked.append(result.layer)
         return result.scores
+
+    def _problem(self, input_ids: Tensor, rows: int) -> str | None:
+        """Why the last pass is not the one that made the scores of this text; None where it is.
+
+        Called once for each token, after the passes that read what is new in the text, or all.
+        """
+        passes, self._passes = self._passes, []
+        length, is_next = input_ids.shape[1], input_ids.shape[1] == self._length + 1
+        self._length = length
+        known = [ids for ids in passes if ids is not None]
+        counts = sorted({len(ids) for ids in known})
+        if not passes:
+            return "no forward pass of the model came before these scores"
+        if len(passes) == 1 and not known:
+            return None  # a prompt given as vectors, whose ids nobody knows
+        if len(known) < len(passes) or counts != [rows]:
+            told = " and ".join(map(str, counts))
+            return f"the model read {told} rows, and there are scores for {rows}"
+        read = torch.cat(known, dim=1).to(input_ids.device)  # a long prompt comes in chunks
+        count = read.shape[1]
+        fits = count in (1, length) if is_next else count <= length
+        if not fits or not torch.equal(read, input_ids[:, -count:]):
+            return "the model has read something else than the end of this text"
+        try:
+            dict(self.activations or {})
+        except KeyError as error:
+            return error.args[0]
+        return None

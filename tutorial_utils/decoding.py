@@ -12,67 +12,23 @@ import torch
 from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
+from tutorial_utils.encoding import (
+    context_length,
+    encode,
+    input_device,
+    pad_rows,
+    prompt_ids,
+    reads_padding,
+)
+
 # Byte-level BPE writes each byte as one printable character: back from that character to the byte.
 BYTE_OF_SYMBOL = {symbol: byte for byte, symbol in bytes_to_unicode().items()}
-
-
-def context_length(model: PreTrainedModel) -> int | None:
-    """How many tokens the model reads at most; None where its configuration does not tell."""
-    return getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
 
 
 def end_ids(model: PreTrainedModel) -> list[int]:
     """Ids of the tokens after which the model stops writing; none where it has no such token."""
     ends = model.generation_config.eos_token_id if model.generation_config else None
     return [] if ends is None else list(ends) if isinstance(ends, (list, tuple)) else [int(ends)]
-
-
-def input_device(model: PreTrainedModel) -> torch.device:
-    """Where the embedding is run: token ids go there."""
-    embedding = model.get_input_embeddings()
-    # What is offloaded lies on "meta", and accelerate's hook knows where it is brought to.
-    hook = getattr(embedding, "_hf_hook", None)
-    places = [getattr(each, "execution_device", None) for each in getattr(hook, "hooks", [hook])]
-    place = next((place for place in places if place is not None), None)
-    if place is None:
-        place = next((weight.device for weight in embedding.parameters()), model.device)
-    return torch.device(place)
-
-
-def encode(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: str | list[str]
-) -> BatchEncoding:
-    """Token ids of one prompt or of a list of prompts, where the model's embedding is.
-
-    Gives `input_ids` and `attention_mask`, both `(batch, seq)`; a `str` is a batch of one. Shorter
-    prompts of a list are padded on the left, so that the last position is the last token of each.
-    The tokenizer is left as it was. A model with absolute positions, such as GPT-2, also needs
-    `position_ids` for a padded batch in a plain `model(...)`; `generate` works them out by itself.
-
-    Raises `ValueError` for no prompts, an empty prompt, and one longer than the model's context.
-    """
-    texts = [prompts] if isinstance(prompts, str) else prompts
-    if not isinstance(texts, (list, tuple)) or not all(isinstance(text, str) for text in texts):
-        raise ValueError(f"prompts must be a string or a list of strings, not {prompts!r:.80}")
-    if not texts:
-        raise ValueError("there are no prompts: the list is empty, give at least one string")
-    context = context_length(model)
-    # Padded below and not by the tokenizer, which would need a pad token and another setting.
-    rows = [tokenizer(text, verbose=False)["input_ids"] if text else [] for text in texts]
-    for number, row in enumerate(rows):
-        which = f"prompt {number}" if len(rows) > 1 else "the prompt"
-        if not row:
-            raise ValueError(f"{which} is empty: there is nothing to read, give some text")
-        if context is not None and len(row) > context:
-            raise ValueError(
-                f"{which} is too long: it has {len(row)} tokens, and this model reads "
-                f"at most {context}; shorten it"
-            )
-    pad = next((i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id) if i is not None), 0)
-    length = max(map(len, rows))
-    ids = torch.tensor([[pad] * (length - len(row)) + row for row in rows])
-    mask = torch.tensor([[0] * (length - len(row)) + [1] * len(row) for row in rows])
-    return BatchEncoding({"input_ids": ids, "attention_mask": mask}).to(input_device(model))
 
 
 @torch.no_grad()
@@ -83,8 +39,9 @@ def forward_pass(
 
     `mask` (batch, all tokens) also covers the tokens in the KV cache, which come before `ids`.
     """
-    positions = (mask.cumsum(dim=-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
-    options = {"position_ids": positions, "logits_to_keep": 1, **options}
+    options = {"logits_to_keep": 1, **options}
+    if not mask.all():  # or the model would count the padding
+        options["position_ids"] = (mask.cumsum(dim=-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
     known = inspect.signature(model.forward).parameters  # not every architecture takes all of them
     options = {name: value for name, value in options.items() if name in known}
     return model(input_ids=ids, attention_mask=mask, **options)
@@ -98,9 +55,15 @@ def next_token_logits(
     Read at the last token of each prompt. A prompt in a padded batch gives the same as alone, up
     to rounding. Errors as in `encode`. By hand: the lesson on logits and softmax.
     """
-    inputs = encode(model, tokenizer, prompts)
-    outputs = forward_pass(model, inputs["input_ids"], inputs["attention_mask"], use_cache=False)
-    return outputs.logits[:, -1].float()
+    rows = prompt_ids(model, tokenizer, prompts)
+    one_by_one = len({len(row) for row in rows}) > 1 and reads_padding(model)
+    batches = [[row] for row in rows] if one_by_one else [rows]
+    logits = []
+    for batch in batches:
+        ids, mask = pad_rows(batch, left=True, device=input_device(model)).values()
+        outputs = forward_pass(model, ids, mask, use_cache=False)
+        logits.append(outputs.logits[:, -1].float())
+    return torch.cat(logits)
 
 
 def next_token_probs(
@@ -112,6 +75,25 @@ def next_token_probs(
     By hand: the lesson on logits and softmax.
     """
     return next_token_logits(model, tokenizer, prompts).softmax(dim=-1)
+
+
+def check_finite(numbers: torch.Tensor, name: str, model: PreTrainedModel | None = None) -> None:
+    """ValueError for NaN, for infinity, and for a row with nothing but -inf, which forbids a token.
+
+    numbers: (..., vocab), logits or probabilities.
+    name: what the message calls them.
+    model: whose numbers they are, for its dtype.
+    """
+    if (numbers.amax(dim=-1) > -math.inf).all() and (numbers < math.inf).all():  # false for NaN
+        return
+    is_nan, is_inf = numbers.isnan().any(), numbers.isposinf().any()
+    found = "NaN" if is_nan else "infinity" if is_inf else "a row of nothing but -inf"
+    made = f", made in {str(model.dtype).removeprefix('torch.')}" if model is not None else ""
+    raise ValueError(
+        f"{name} are not finite: there is {found} among them{made}. A number was too large for its "
+        "dtype (float16 ends at 65504, and many models go beyond it), or a weight or an edit is "
+        'not finite. Try load_model(..., dtype="bfloat16"), or "float32"'
+    )
 
 
 def token_strings(
@@ -148,7 +130,8 @@ def top_tokens(
 ) -> list[tuple[str, float]]:
     """The `k` most probable tokens of `(vocab,)`, best first: (text, probability) of each.
 
-    Raises `ValueError` for other shapes and for a `k` that is not from 1 to the vocabulary's size.
+    Raises `ValueError` for other shapes, for a `k` that is not from 1 to the vocabulary's size, and
+    for probabilities that are not finite.
     """
     if probs.ndim != 1:
         raise ValueError(
@@ -156,6 +139,7 @@ def top_tokens(
         )
     if not 1 <= k <= len(probs):
         raise ValueError(f"k is {k}: it must be between 1 and {len(probs)}, the vocabulary's size")
+    check_finite(probs, "probs")
     best = probs.topk(k)
     return list(zip(token_strings(tokenizer, best.indices), best.values.tolist(), strict=True))
 
@@ -254,7 +238,7 @@ def _steps(
         options = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
         return str(tokenizer.decode(row, **options))
 
-    before = len(decode(ids[0]))
+    before, text = len(decode(ids[0])), prompt
     known = inspect.signature(model.forward).parameters
     kv_cache = "cache" if "cache" in known else "past_key_values"  # before transformers 5.24
     unread, cache = ids, None
@@ -262,6 +246,7 @@ def _steps(
         outputs = forward_pass(model, unread, mask, **{kv_cache: cache}, use_cache=True)
         cache = getattr(outputs, kv_cache, None)
         logits = outputs.logits[0, -1].float()
+        check_finite(logits, f"the logits after {text[-40:]!r}", model)
         token_id = int(choose(logits))
         if not 0 <= token_id < len(logits):
             raise ValueError(

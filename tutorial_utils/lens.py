@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 
 from tutorial_utils.activations.hooks import aside, check_stream, hooked_layers
 from tutorial_utils.activations.layers import DecoderLayers, locate
-from tutorial_utils.decoding import input_device
+from tutorial_utils.encoding import input_device
 
 NO_LENS = (
     "the logits of {} are made of more than the residual stream of its last layer, so that no "
@@ -118,8 +118,9 @@ def lens_choices(
 ) -> tuple[Tensor, Tensor]:
     """The `k` most probable tokens at each layer and position: their probabilities and their ids.
 
-    Both are `(layers, batch, seq, k)`, best first, float32 and whole numbers, on the CPU. The
-    logits of at most 256 positions are in memory at once. By hand: the lesson on the logit lens.
+    Both are `(layers, batch, seq, k)`, best first, float32 and whole numbers, on the CPU. Where the
+    logits are not finite the probabilities are NaN and the ids -1. The logits of at most 256
+    positions are in memory at once. By hand: the lesson on the logit lens.
     """
     stacked = torch.stack([*_stacked(activations, layers).values()])
     best = [
@@ -128,7 +129,7 @@ def lens_choices(
     ]
     shape = (*stacked.shape[:-1], k)
     probs, ids = (torch.cat(parts).reshape(shape).cpu() for parts in zip(*best, strict=True))
-    return probs, ids
+    return probs, ids.masked_fill(probs.isnan(), -1)
 
 
 def _stacked(activations: Mapping[int, Tensor], layers: Iterable[int] | None) -> dict[int, Tensor]:
@@ -142,34 +143,41 @@ def _stacked(activations: Mapping[int, Tensor], layers: Iterable[int] | None) ->
 def answer_layer(first_choices: Tensor, answers: Tensor) -> Tensor:
     """The first layer at which the answer is first choice, `(...)`; -1 where it is at none.
 
-    `first_choices` `(layers, ...)` are token ids, row i of layer i; `answers` `(...)` the ids to
-    find. By hand: the lesson on the logit lens.
+    `first_choices` `(layers, ...)` are token ids, row i of layer i, -1 where there is none;
+    `answers` `(...)` the ids to find. By hand: the lesson on the logit lens.
     """
     if first_choices.shape[1:] != answers.shape or not len(first_choices):
         raise ValueError(
             f"first_choices is (layers, ...) for answers (...), here {tuple(first_choices.shape)} "
             f"for {tuple(answers.shape)}"
         )
-    found = first_choices == answers.to(first_choices.device)
+    if first_choices.is_floating_point() or answers.is_floating_point():
+        raise ValueError(
+            f"first_choices and answers are token ids, whole numbers, not {first_choices.dtype} "
+            f"and {answers.dtype}: the first choice of logits is logits.argmax(dim=-1)"
+        )
+    found = (first_choices == answers.to(first_choices.device)) & (first_choices >= 0)
     return torch.where(found.any(dim=0), found.int().argmax(dim=0), -1)
 
 
 def entropy(logits: Tensor) -> Tensor:
     """Entropy of softmax(logits) in bits, `(..., vocab)` to `(...)`, float32.
 
-    0 is certain, log2(vocab) is knowing nothing. By hand: the lesson on the logit lens.
+    0 is certain, log2(vocab) is knowing nothing; NaN where logits are NaN or +inf.
+    By hand: the lesson on the logit lens.
     """
     log_p = logits.float().log_softmax(dim=-1)
-    return -(log_p.exp() * log_p).nan_to_num().sum(dim=-1) / math.log(2)  # 0 log 0 is 0
+    p = log_p.exp()
+    return -torch.where(p == 0, 0, p * log_p).sum(dim=-1) / math.log(2)  # NaN is not 0
 
 
 def kl_divergence(logits: Tensor, other: Tensor) -> Tensor:
     """D(p ‖ q) = Σ p log2(p / q) in bits, of p = softmax(logits) and q = softmax(other).
 
-    Both `(..., vocab)`, to `(...)`, float32; infinite where q is 0 and p is not. What it costs, in
-    bits for each token, to take q for p (Kullback and Leibler 1951, doi:10.1214/aoms/1177729694).
-    By hand: the lesson on the logit lens.
+    Both `(..., vocab)`, to `(...)`, float32; infinite where q is 0 and p is not, NaN where
+    logits are NaN or +inf. What it costs, in bits for each token, to take q for p (Kullback and
+    Leibler 1951, doi:10.1214/aoms/1177729694). By hand: the lesson on the logit lens.
     """
     log_p, log_q = (z.float().log_softmax(dim=-1) for z in (logits, other))
     p = log_p.exp()
-    return torch.where(p > 0, p * (log_p - log_q), 0).sum(dim=-1) / math.log(2)
+    return torch.where(p == 0, 0, p * (log_p - log_q)).sum(dim=-1) / math.log(2)

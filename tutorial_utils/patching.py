@@ -7,8 +7,9 @@ patching and steering.
 
 from __future__ import annotations
 
+import difflib
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
@@ -17,9 +18,10 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from tutorial_utils.activations.layers import find_decoder_layers
+from tutorial_utils.activations.layers import find_decoder_layers, locate
 from tutorial_utils.activations.record_and_edit import edit_activations
-from tutorial_utils.decoding import encode, next_token_logits
+from tutorial_utils.decoding import next_token_logits
+from tutorial_utils.encoding import prompt_ids
 
 # What the two parts of a decoder layer are called, in the architectures of transformers.
 PARTS = {
@@ -51,7 +53,9 @@ def patch_each(
     a layer share one forward pass: row p of its batch is the prompt with token p patched. A bar
     shows the progress. By hand: the lesson on patching and steering.
     """
-    seq = encode(model, tokenizer, prompt)["input_ids"].shape[1]
+    if not isinstance(prompt, str):
+        raise ValueError(f"prompt must be one string, not {prompt!r:.80}")
+    seq = len(prompt_ids(model, tokenizer, prompt)[0])
     _check_source(source, seq)
     each = torch.arange(seq)
     scores = []
@@ -81,9 +85,10 @@ def read_parts(
 
     Layer i is the ith decoder layer, from 1: what its part adds to the residual stream on the way
     from layer i - 1 to layer i. (A few architectures, such as Gemma 2, normalise it in between.)
-    `inputs` is what else the model takes. By hand: the lesson on patching and
-    steering.
+    `inputs` is what else the model takes, such as `attention_mask`; another name is a TypeError.
+    By hand: the lesson on patching and steering.
     """
+    _check_inputs(model, inputs)
     kept: dict[int, Tensor] = {}
     with ExitStack() as hooks, torch.no_grad():
         for layer in range(1, len(find_decoder_layers(model)) + 1):
@@ -91,6 +96,18 @@ def read_parts(
             hooks.enter_context(_hooked_part(model, part, layer, len(input_ids), keep))
         model(input_ids=input_ids, **{"use_cache": False, **inputs})
     return kept
+
+
+def _check_inputs(model: PreTrainedModel, inputs: Iterable[str]) -> None:
+    """TypeError for a name that no `forward` knows: many take any name, and drop it."""
+    forwards = [part.forward for part in (model, *locate(model).owners)]
+    known = {name for forward in forwards for name in inspect.signature(forward).parameters}
+    known |= {"output_attentions", "output_hidden_states", "output_router_logits", "return_dict"}
+    for name in inputs:
+        if name not in known:
+            near = difflib.get_close_matches(name, [*known, "input_ids", "part"], 1, 0.4)
+            meant = f": did you mean {near[0]!r}?" if near else ""
+            raise TypeError(f"read_parts and {type(model).__name__} have no option {name!r}{meant}")
 
 
 def _keeper(kept: dict[int, Tensor], layer: int) -> Callable[[Tensor], None]:

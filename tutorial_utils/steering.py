@@ -6,18 +6,36 @@ et al. 2023 (arXiv:2312.06681). By hand: the lesson on patching and steering.
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
 
 from tutorial_utils.activations.record_and_edit import edit_activations, read_activations
-from tutorial_utils.decoding import context_length, encode, end_ids
+from tutorial_utils.decoding import check_finite, end_ids, forward_pass
+from tutorial_utils.encoding import (
+    context_length,
+    encode,
+    input_device,
+    pad_rows,
+    prompt_ids,
+)
+
+# Options of `generate` and the values with which they change nothing.
+PLAIN = {
+    "temperature": 1.0,
+    "min_p": 0.0,
+    "typical_p": 1.0,
+    "repetition_penalty": 1.0,
+    "no_repeat_ngram_size": 0,
+    "guidance_scale": 1.0,
+    "num_beams": 1,
+    "num_return_sequences": 1,
+}
 
 
 class Samples(NamedTuple):
@@ -43,16 +61,18 @@ def mean_differences(
     """
     means = []
     for some in (texts, others):
-        inputs = encode(model, tokenizer, some)
-        mask = inputs["attention_mask"]
-        counted = mask.bool() & (mask.cumsum(dim=1) > 1)  # (batch, seq)
-        if not counted.any(dim=1).all():
+        rows = prompt_ids(model, tokenizer, some)
+        if min(map(len, rows)) == 1:
             raise ValueError(
                 "a text has only one token, and the first token is left out: give longer texts"
             )
-        given = _with_positions(model, inputs)
-        activations = read_activations(model, given.pop("input_ids"), **given)
-        means.append({i: hidden[counted].float().mean(dim=0) for i, hidden in activations.items()})
+        ids, mask = pad_rows(rows, left=False, device=input_device(model)).values()
+        activations = read_activations(model, ids, attention_mask=mask)
+        counted = mask.bool()
+        counted[:, 0] = False
+        means.append(
+            {i: h[counted.to(h.device)].float().mean(dim=0) for i, h in activations.items()}
+        )
     return {layer: means[0][layer] - means[1][layer] for layer in means[0]}
 
 
@@ -71,11 +91,13 @@ def sample_steered(
     `directions` are {layer: (hidden,)}, or (batch, 1, hidden) to give each prompt one of its own.
     They are added at every token, those of the prompt included.
 
-    Tokens are drawn at temperature 1, with the same random numbers for the same `seed`; the
-    caller's random numbers stay as they were. The loss of a text is what the model *without* the
-    direction thinks of it: how fluent it still is. By hand: the lesson on patching and steering.
+    Tokens are drawn at temperature 1, one text for each prompt, whatever generation_config.json
+    says, with the same random numbers for the same `seed`; the caller's stay as they were. The loss
+    of a text is what the model *without* the direction thinks of it: how fluent it still is.
+    By hand: the lesson on patching and steering.
 
-    Raises ValueError for a prompt that leaves no room for the new tokens in the model's context.
+    Raises ValueError for a prompt that leaves no room for the new tokens in the model's context,
+    for a direction and for logits that are not finite, and otherwise as `encode`.
     """
     inputs = encode(model, tokenizer, prompts)
     length = inputs["input_ids"].shape[1]
@@ -85,14 +107,25 @@ def sample_steered(
             f"the prompt has {length} tokens and {max_new_tokens} new ones were asked for, but "
             f"this model reads at most {context}: shorten the prompt or ask for fewer"
         )
+    for layer, vector in directions.items():
+        if not (strength * vector).isfinite().all():
+            raise ValueError(f"strength times the direction of layer {layer} is not finite")
+
+    def refuse_nan(input_ids: Tensor, scores: Tensor) -> Tensor:
+        check_finite(scores, "the logits of the steered model", model)
+        return scores
+
     edits = {layer: partial(_add, strength * vector) for layer, vector in directions.items()}
-    with torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        with torch.inference_mode(), edit_activations(model, edits) if edits else nullcontext():
-            # mypy sees no generate: models get it from a class beside PreTrainedModel.
-            ids = model.generate(  # type: ignore[operator]
-                **inputs, do_sample=True, top_k=0, top_p=1.0, max_new_tokens=max_new_tokens
-            )
+    # What generation_config.json may say besides, switched off.
+    said = {name: getattr(model.generation_config, name, None) for name in PLAIN}
+    options = {name: PLAIN[name] for name, value in said.items() if value is not None}
+    options |= {"top_k": 0, "top_p": 1.0, "max_new_tokens": max_new_tokens}
+    steered = edit_activations(model, edits) if edits else nullcontext()
+    with _seeded(seed), torch.inference_mode(), steered:
+        # mypy sees no generate: models get it from a class beside PreTrainedModel.
+        ids = model.generate(  # type: ignore[operator]
+            **inputs, **options, do_sample=True, logits_processor=[refuse_nan]
+        )
     new = ids[:, length:]
     texts = tokenizer.batch_decode(
         new, skip_special_tokens=True, clean_up_tokenization_spaces=False
@@ -100,15 +133,25 @@ def sample_steered(
     return Samples(texts, _losses(model, inputs, new))
 
 
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """The same random numbers each time; the caller's own, on every device, stay as they were."""
+    gpus = [device for device in (torch.cuda, torch.xpu) if device.is_available()]
+    states = [device.get_rng_state_all() for device in gpus]
+    mps = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)  # of the CPU and of every GPU
+        try:
+            yield
+        finally:
+            for device, state in zip(gpus, states):
+                device.set_rng_state_all(state)
+            if mps is not None:
+                torch.mps.set_rng_state(mps)
+
+
 def _add(vector: Tensor, hidden: Tensor) -> Tensor:
     return hidden + vector.to(hidden)
-
-
-def _with_positions(model: PreTrainedModel, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
-    """The inputs with each token's position, for models that would count the padding too."""
-    positions = (inputs["attention_mask"].cumsum(dim=1) - 1).clamp(min=0)
-    known = "position_ids" in inspect.signature(model.forward).parameters
-    return {**inputs, "position_ids": positions} if known else {**inputs}
 
 
 @torch.no_grad()
@@ -117,8 +160,8 @@ def _losses(model: PreTrainedModel, inputs: BatchEncoding, new: Tensor) -> Tenso
     is_end = torch.isin(new, torch.tensor(end_ids(model), dtype=new.dtype, device=new.device))
     counted = is_end.cumsum(dim=1) - is_end.long() == 0  # the end token itself counts
     mask = torch.cat([inputs["attention_mask"], counted.long()], dim=1)
-    whole = {"input_ids": torch.cat([inputs["input_ids"], new], dim=1), "attention_mask": mask}
-    logits = model(**_with_positions(model, whole), use_cache=False).logits
-    logits = logits[:, -new.shape[1] - 1 : -1].float()  # each predicts the token after it
+    whole, count = torch.cat([inputs["input_ids"], new], dim=1), new.shape[1] + 1
+    outputs = forward_pass(model, whole, mask, use_cache=False, logits_to_keep=count)
+    logits = outputs.logits[:, -count:-1].float()  # each predicts the token after it
     losses = torch.nn.functional.cross_entropy(logits.transpose(1, 2), new, reduction="none")
     return ((losses * counted).sum(dim=1) / counted.sum(dim=1)).cpu()

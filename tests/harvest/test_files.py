@@ -56,6 +56,13 @@ def test_rows_that_are_not_there(rows, column):
         column[rows]
 
 
+@pytest.mark.parametrize("rows", [(3, 5), (slice(2), 1), [0.5], 1.0, [[1, 2]], None, ...])
+def test_what_are_no_rows(rows, column):
+    """Two numbers would be two rows here, and a row and a column in torch."""
+    with pytest.raises(TypeError, match="rows are a number, a slice, a list of numbers or a mask"):
+        column[rows]
+
+
 def test_only_the_rows_that_are_asked_for_are_read(tmp_path):
     path = tmp_path / "shard-000000.safetensors"
     save_file({"layer_0": torch.ones(2**15, 512)}, path)  # 64 MiB

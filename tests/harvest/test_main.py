@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import random
@@ -10,6 +11,9 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+
+import pytest
+import torch
 
 import fake_hub
 from tutorial_utils.harvest import __main__ as command_line
@@ -90,9 +94,37 @@ def test_the_command_line_tells_what_is_wrong(folder, tmp_path, capsys, monkeypa
     assert command_line.main([*command, "--model", str(folder / "llama"), "--layers", "7"]) == 1
     assert "layer 7 is not in this model: it has layers 0 to 4" in capsys.readouterr().err
 
-    def stopped(*args, **options):
-        raise KeyboardInterrupt
+    command += ["--model", str(folder / "llama")]
+    for error, told in (
+        (KeyboardInterrupt(), "goes on from here"),
+        (
+            RuntimeError("one thing\nafter another"),
+            "error: RuntimeError: one thing after another",
+        ),
+        (KeyError("shards"), "error: KeyError: 'shards'\n"),
+        (
+            torch.OutOfMemoryError("2 GiB"),
+            "memory is full: give a smaller --batch-tokens",
+        ),
+        (MemoryError(), "error: MemoryError"),
+    ):
 
-    monkeypatch.setattr(command_line, "harvest_activations", stopped)
-    assert command_line.main([*command, "--model", str(folder / "llama")]) == 1
-    assert "goes on from here" in capsys.readouterr().err
+        def fails(*args, error=error, **options):
+            raise error
+
+        monkeypatch.setattr(command_line, "harvest_activations", fails)
+        assert command_line.main(command) == 1
+        assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("layers", [["--layers", "-4,-1"], ["--layers=-4,-1"], ["--layers", "1,4"]])
+def test_layers_that_count_from_the_end(layers, folder, tmp_path):
+    command = [folder / "prompts.txt", "--out", tmp_path / "out", "--model", folder / "llama"]
+    assert command_line.main([*map(str, command), *layers]) == 0
+    assert json.loads((tmp_path / "out" / "index.json").read_text())["layers"] == [1, 4]
+
+
+def test_layers_that_are_no_numbers(capsys):
+    with pytest.raises(SystemExit):
+        command_line.main(["prompts.txt", "--out", "out", "--layers", "all"])
+    assert "'all' is not a list such as 4,8 or -1" in capsys.readouterr().err

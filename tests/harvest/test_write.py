@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import random
+import re
 from pathlib import Path
 
 import accelerate
 import pytest
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from tokenizers import normalizers, processors
 
-from tutorial_utils import harvest_activations, load_model, read_activations, read_harvest
+import test_architectures
+from tiny_models import NumberTokenizer
+from tutorial_utils import (
+    encode,
+    harvest_activations,
+    load_model,
+    read_activations,
+    read_harvest,
+)
 from tutorial_utils.harvest import write as harvest
 
 
@@ -104,9 +117,9 @@ def test_a_batch_has_no_more_tokens_than_allowed_unless_it_is_one_prompt(tokens)
 def test_no_pass_is_larger_and_no_more_than_a_shard_is_kept(llama, prompts, tmp_path, monkeypatch):
     seen, windows = [], []
 
-    def read(model, ids, **options):
-        seen.append(ids.numel())
-        return read_activations(model, ids, **options)
+    def read(model, input_ids, **options):
+        seen.append(input_ids.numel())
+        return read_activations(model, input_ids, **options)
 
     def texts(window, *rest):
         windows.append(len(window))
@@ -135,15 +148,56 @@ def test_what_is_there_stays_and_what_is_missing_is_made(llama, prompts, tmp_pat
     assert os.stat(tmp_path / "shard-000001.safetensors").st_mtime_ns == kept
 
 
-def test_a_write_that_fails_leaves_no_shard(llama, prompts, tmp_path, monkeypatch):
-    def full(columns, file, metadata):
-        Path(file).write_bytes(b"the beginning")
-        raise OSError("no space left on device")
+@pytest.mark.parametrize("kind", [OSError, SafetensorError])
+def test_a_full_disk_loses_nothing_that_was_written(llama, prompts, tmp_path, monkeypatch, kind):
+    def until_full(columns, file, metadata):
+        if (tmp_path / "shard-000001.safetensors").exists():
+            Path(file).write_bytes(b"the beginning")
+            raise kind("No space left on device")
+        save_file(columns, file, metadata)
 
-    monkeypatch.setattr(harvest, "save_file", full)
-    with pytest.raises(OSError, match="no space"):
-        harvest_activations(*llama, prompts, tmp_path)
-    assert not list(tmp_path.glob("*.safetensors"))
+    monkeypatch.setattr(harvest, "save_file", until_full)
+    with pytest.raises(OSError, match=r"000002.safe.* could not be written: No space.*same"):
+        harvest_activations(*llama, prompts, tmp_path, layers=[1], shard=10)
+    assert sorted(files(tmp_path)) == [
+        "index.json",
+        "shard-000000.safetensors",
+        "shard-000001.safetensors",
+    ]
+    monkeypatch.undo()
+    assert harvest_activations(*llama, prompts, tmp_path, layers=[1], shard=10) == 4
+
+
+@pytest.mark.parametrize("rest", [b"", b"xx", 100])
+def test_a_shard_cut_short_is_named_and_made_again_once_it_is_gone(llama, prompts, tmp_path, rest):
+    options = {"layers": [1], "shard": 10}
+    harvest_activations(*llama, prompts, tmp_path, **options)
+    before, path = files(tmp_path), tmp_path / "shard-000003.safetensors"
+    path.write_bytes(path.read_bytes()[:-rest] if isinstance(rest, int) else rest)
+    told = r"shard-000003.safetensors' is not a whole shard.*Delete it and run the same command"
+    for again in (
+        lambda: harvest_activations(*llama, prompts, tmp_path, **options),
+        lambda: read_harvest(tmp_path),
+    ):
+        with pytest.raises(ValueError, match=told):
+            again()
+    path.unlink()
+    assert harvest_activations(*llama, prompts, tmp_path, **options) == 1
+    assert files(tmp_path) == before
+
+
+@pytest.mark.parametrize("text", ["", '{"shards": ', "[]", '{"shards": 3}'])
+def test_an_index_cut_short_is_named(llama, prompts, tmp_path, text):
+    harvest_activations(*llama, prompts, tmp_path, layers=[1], shard=10)
+    before = files(tmp_path)
+    (tmp_path / "index.json").write_text(text)
+    with pytest.raises(ValueError, match=r"index.json' is not the index of a harvest"):
+        read_harvest(tmp_path)
+    with pytest.raises(ValueError, match=r"index.json' is not the index.*the shards stay"):
+        harvest_activations(*llama, prompts, tmp_path, layers=[1], shard=10)
+    (tmp_path / "index.json").unlink()
+    assert harvest_activations(*llama, prompts, tmp_path, layers=[1], shard=10) == 0
+    assert files(tmp_path) == before
 
 
 def test_two_models_or_settings_do_not_mix(llama, folder, prompts, tmp_path):
@@ -183,9 +237,17 @@ def test_other_prompts_are_refused(llama, prompts, tmp_path):
         (b"\n \n", "holds no prompt"),
         (b"good\nb\xe4d\n", "line 2 of .* is not UTF-8"),
         (b"good\n" + b"long " * 300, "line 2 of .* is too long: .* at most 256"),
+        ("good\nGlück\n".encode("utf-16"), "line 1 of .* is not UTF-8"),
+        ("good\nGlück\n".encode("utf-16-le"), "line 1 of .* holds zero bytes, as UTF-16.* UTF-8"),
+        (b"good\n\na\x07\n\x07\x07\n", "line 4 of .* gives no tokens"),
+        (b"good\na [NEW] word", r"line 2 of .* this model does not know: '\[NEW\]'"),
     ],
 )
 def test_bad_prompts_are_told_by_their_line(text, told, llama, tmp_path):
+    model, tokenizer = llama[0], copy.deepcopy(llama[1])
+    tokenizer.add_tokens(["[NEW]"])
+    tokenizer.backend_tokenizer.normalizer = normalizers.Replace("\x07", "")
+    llama = model, tokenizer
     (tmp_path / "prompts.txt").write_bytes(text)
     with pytest.raises(ValueError, match=told):
         harvest_activations(*llama, tmp_path / "prompts.txt", tmp_path / "out")
@@ -205,6 +267,48 @@ def test_bad_options(options, told, llama, prompts, tmp_path):
     with pytest.raises(ValueError, match=told):
         harvest_activations(*llama, prompts, tmp_path / "out", **options)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_line_with_numbers_that_are_not_finite_is_named(folder, prompts, tmp_path):
+    model, tokenizer = load_model(folder / "llama", device="cpu", dtype="float16")
+    ids = tokenizer(" dark", add_special_tokens=False)["input_ids"]
+    with torch.no_grad():
+        model.model.embed_tokens.weight[ids[-1]] = float("inf")
+    with pytest.raises(ValueError, match=r"is not finite in float16.*bfloat16") as caught:
+        harvest_activations(model, tokenizer, prompts, tmp_path, positions="all")
+    line = int(re.match(r"line (\d+) of", str(caught.value))[1])
+    assert ids[-1] in tokenizer(prompts.read_text().split("\n")[line - 1])["input_ids"]
+    assert not list(tmp_path.glob("*.safetensors"))
+
+
+def test_what_cannot_be_read_twice_is_refused(llama, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("pipe", "."):
+        with pytest.raises(ValueError, match="is no plain file"):
+            harvest_activations(*llama, tmp_path / name, tmp_path / "out")
+
+
+def test_prompts_are_read_as_encode_reads_them(llama, tmp_path):
+    """Without the EOS that a tokenizer puts after a text; by a model that has no mask, too."""
+    model, tokenizer = llama[0], copy.deepcopy(llama[1])
+    texts = ["The dog", "The capital of France is"]
+    (tmp_path / "prompts.txt").write_text("\n".join(texts))
+    end = tokenizer.eos_token
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"$A {end}", special_tokens=[(end, tokenizer.eos_token_id)]
+    )
+    rnn = test_architectures.build("rwkv")
+    numbers = tmp_path / "numbers.txt"
+    numbers.write_text("5 9\n8 3 77 41 20\n")
+    for who, path in (
+        ((model, tokenizer), tmp_path / "prompts.txt"),
+        ((rnn, NumberTokenizer()), numbers),
+    ):
+        out = tmp_path / path.stem
+        harvest_activations(*who, path, out, layers=2)
+        for row, text in zip(read_harvest(out)[2][:], path.read_text().splitlines()):
+            ids = encode(*who, text)["input_ids"]
+            torch.testing.assert_close(row, read_activations(who[0], ids, layers=2)[2][0, -1])
 
 
 def test_windows_line_ends_and_marks_are_no_part_of_a_prompt(llama, tmp_path):

@@ -7,17 +7,22 @@ accelerate launch --multi_gpu --num_processes 2 -m tutorial_utils.harvest prompt
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tutorial_utils.harvest.files import missing_shards
+import torch
+
+from tutorial_utils.harvest.files import missing_shards, read_index
 from tutorial_utils.harvest.write import POSITIONS, count_lines, harvest_activations
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; 0 where all went well, 1 with a message where not."""
+    """The command line; 0 where all went well, 1 with one line where not, 2 for wrong options."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if "--layers" in given[:-1]:  # argparse would take -4,-1 for an option
+        at = given.index("--layers")
+        given[at : at + 2] = [f"--layers={given[at + 1]}"]
     parser = argparse.ArgumentParser(
         prog="python -m tutorial_utils.harvest",
         description="Write the activations of many prompts to disk. The same command goes on where "
@@ -30,14 +35,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--positions", choices=POSITIONS, default="last")
     parser.add_argument("--shard", type=int, default=512, help="lines in a file (512)")
     parser.add_argument("--batch-tokens", type=int, default=4096, help="in one pass (4096)")
-    options = vars(parser.parse_args(arguments))
+    options = vars(parser.parse_args(given))
     try:
         return _run(options.pop("model"), options)
-    except (ValueError, OSError, MemoryError) as error:
-        print(f"error: {error}", file=sys.stderr)
     except KeyboardInterrupt:
         print("\nStopped. The same command goes on from here.", file=sys.stderr)
+    except Exception as error:
+        print(f"error: {_in_one_line(error)}", file=sys.stderr)
     return 1
+
+
+def _in_one_line(error: Exception) -> str:
+    """What went wrong; its kind too, where nobody here wrote the message."""
+    text = " ".join(str(error).split())
+    if isinstance(error, torch.OutOfMemoryError):
+        return f"the GPU's memory is full: give a smaller --batch-tokens ({text})"
+    is_ours = isinstance(error, (ValueError, OSError, MemoryError))
+    return text if is_ours and text else f"{type(error).__name__}: {text}"
 
 
 def _run(name: str | None, options: dict) -> int:
@@ -54,14 +68,17 @@ def _run(name: str | None, options: dict) -> int:
         harvest_activations(model, tokenizer, **options, **share, progress=state.is_main_process)
     finally:
         state.destroy_process_group()
-    about = json.loads((options["out"] / "index.json").read_text(encoding="utf-8"))
+    about = read_index(options["out"])
     there = about["shards"] - len(missing_shards(options["out"], about["shards"]))
     print(f"process {state.process_index}: {there} of {about['shards']} shards are there")
     return 0
 
 
 def _numbers(text: str) -> list[int]:
-    return [int(part) for part in text.split(",")]
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list such as 4,8 or -1") from None
 
 
 if __name__ == "__main__":

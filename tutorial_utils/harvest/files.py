@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 
@@ -21,7 +23,7 @@ def read_harvest(folder: str | Path) -> dict[int | str, Column]:
     token in the prompt, and the token's id. Rows are in the order of the lines.
     By hand: the lesson on many prompts.
 
-    Raises OSError where there is no harvest, ValueError where shards of it are missing.
+    Raises OSError where there is no harvest, ValueError where a shard is missing or cut short.
     """
     folder = Path(folder)
     if not (folder / "index.json").is_file():
@@ -29,7 +31,7 @@ def read_harvest(folder: str | Path) -> dict[int | str, Column]:
             f"there is no harvest in '{folder}': it has no index.json. "
             "`python -m tutorial_utils.harvest --help` says how to make one."
         )
-    about = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+    about = read_index(folder)
     missing = missing_shards(folder, about["shards"])
     if missing:
         raise ValueError(
@@ -51,7 +53,7 @@ class Column:
         self._key = f"layer_{name}" if isinstance(name, int) else name
         counts = []
         for file in files:
-            with safe_open(file, "pt") as shard:
+            with open_shard(file) as shard:
                 part = shard.get_slice(self._key)
                 counts.append(part.get_shape()[0])
                 self._empty = part[:0]
@@ -68,7 +70,13 @@ class Column:
     def __getitem__(self, rows: int | slice | Sequence[int] | Tensor) -> Tensor:
         if isinstance(rows, slice):
             return self._rows(torch.arange(*rows.indices(len(self))))
-        chosen = torch.as_tensor(rows)
+        known = rows is not None and rows is not ... and not isinstance(rows, tuple)
+        chosen = torch.as_tensor(rows if known else [0.5])
+        if chosen.dim() > 1 or (chosen.is_floating_point() and chosen.numel()):
+            raise TypeError(
+                f"rows are a number, a slice, a list of numbers or a mask, not {rows!s:.80}: "
+                "column[[3, 5]] are two rows, and column[3][5] is one number of one row"
+            )
         if chosen.dtype == torch.bool:
             if chosen.shape != (len(self),):
                 raise IndexError(f"a mask over rows has shape ({len(self)},), not {chosen.shape}")
@@ -87,7 +95,7 @@ class Column:
             here = where == number
             inside = rows[here] - (self._ends[number - 1] if number else 0)
             low, high = int(inside.min()), int(inside.max())
-            with safe_open(self._files[number], "pt") as shard:
+            with open_shard(self._files[number]) as shard:
                 result[here] = shard.get_slice(self._key)[low : high + 1][inside - low]
         return result
 
@@ -98,7 +106,7 @@ def open_folder(out: Path, about: dict) -> None:
     index = out / "index.json"
     if not index.exists():
         write(index, lambda file: file.write_text(json.dumps(about, indent=1), encoding="utf-8"))
-    there = json.loads(index.read_text(encoding="utf-8"))
+    there = read_index(out)
     # The same weights may lie in another folder today: the revision tells them, not the name.
     other = [key for key in about if key != "model" and there.get(key) != about[key]]
     if other:
@@ -109,9 +117,34 @@ def open_folder(out: Path, about: dict) -> None:
         )
 
 
+def read_index(folder: Path) -> dict:
+    """What index.json says; ValueError where it is cut short or of something else."""
+    try:
+        about = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+        return {**about, "shards": int(about["shards"]), "layers": list(about["layers"])}
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(
+            f"'{folder / 'index.json'}' is not the index of a harvest ({error!r}): it was cut "
+            "short, or is another file. Delete it and run the same command again: the shards stay"
+        ) from None
+
+
+@contextmanager
+def open_shard(path: Path) -> Iterator[Any]:
+    """A shard to read from; ValueError where the file is cut short or is something else."""
+    try:
+        with safe_open(path, "pt") as shard:
+            yield shard
+    except SafetensorError as error:
+        raise ValueError(
+            f"'{path}' is not a whole shard ({error}): it was cut short, or is another file. "
+            "Delete it and run the same command again: only this shard is made once more"
+        ) from None
+
+
 def check_prompts(path: Path, digest: str) -> None:
     """ValueError where a shard was made from other lines than those with this SHA-256."""
-    with safe_open(path, "pt") as shard:
+    with open_shard(path) as shard:
         same = (shard.metadata() or {}).get("prompts") == digest
     if not same:
         raise ValueError(
@@ -123,10 +156,17 @@ def check_prompts(path: Path, digest: str) -> None:
 def write(path: Path, save: Callable[[Path], object]) -> None:
     """Write a file that is there as a whole or not at all, whenever the process is killed."""
     temporary = path.with_name(f"{path.name}.{socket.gethostname()}.{os.getpid()}.tmp")
-    save(temporary)
-    with open(temporary, "rb") as file:
-        os.fsync(file.fileno())  # or a power cut could leave the new name and not what it holds
-    os.replace(temporary, path)
+    try:
+        save(temporary)
+        with open(temporary, "r+b") as file:
+            os.fsync(file.fileno())  # or a power cut could leave the new name and not what it holds
+        os.replace(temporary, path)
+    except (OSError, SafetensorError) as error:
+        temporary.unlink(missing_ok=True)
+        raise OSError(
+            f"'{path}' could not be written: {error}. What was written before is kept: make room, "
+            "and the same command goes on from there"
+        ) from error
 
 
 def shard_path(folder: Path, number: int) -> Path:

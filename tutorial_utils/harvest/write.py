@@ -9,6 +9,7 @@ whole or not at all: after a kill the same command goes on where it stopped.
 from __future__ import annotations
 
 import hashlib
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate, islice
 from pathlib import Path
@@ -21,7 +22,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tutorial_utils.activations.layers import find_decoder_layers, layer_numbers
 from tutorial_utils.activations.record_and_edit import read_activations
-from tutorial_utils.decoding import context_length, input_device
+from tutorial_utils.encoding import checked_ids, input_device, pad_rows
 from tutorial_utils.harvest.files import (
     check_prompts,
     missing_shards,
@@ -59,8 +60,9 @@ def harvest_activations(
     A shard that is there already is left as it is. Gives the number of shards written. Read them
     back with `read_harvest`. By hand: the lesson on many prompts.
 
-    Raises ValueError where the folder holds another model, other settings or other prompts, and for
-    a prompt longer than the model's context, which is named by its line.
+    Raises ValueError where the folder holds another model, other settings, other prompts or a shard
+    cut short, and for a line that the model cannot read or gives no finite numbers for, by its
+    number; OSError where a shard cannot be written. What was written before is kept.
     """
     prompts, out = Path(prompts), Path(out)
     if positions not in POSITIONS:
@@ -110,6 +112,10 @@ def harvest_activations(
 
 def count_lines(prompts: Path) -> int:
     """Lines of the file, with and without text; ValueError where none has text."""
+    if prompts.exists() and not prompts.is_file():
+        raise ValueError(
+            f"'{prompts}' is no plain file: it is read twice, so write it to disk first"
+        )
     total = full = 0
     with open(prompts, "rb") as lines:
         for line in lines:
@@ -133,6 +139,11 @@ def _texts(window: list[bytes], first: int, prompts: Path) -> dict[int, str]:
             text = line.decode("utf-8-sig").rstrip("\r\n")
         except UnicodeDecodeError as error:
             raise ValueError(f"line {number + 1} of '{prompts}' is not UTF-8: {error}") from None
+        if "\0" in text:
+            raise ValueError(
+                f"line {number + 1} of '{prompts}' holds zero bytes, as UTF-16 text does: save the "
+                "file as UTF-8"
+            )
         if text.strip():
             texts[number] = text
     return texts
@@ -148,28 +159,30 @@ def _read(
     step: Callable[[int], object],
 ) -> dict[str, Tensor]:
     """The columns of one shard. Prompts of like length go through the model together."""
-    ids = tokenizer(list(texts.values()), verbose=False)["input_ids"] if texts else []
+    names = [f"line {number + 1} of '{prompts}'" for number in texts]
+    ids = checked_ids(model, tokenizer, list(texts.values()), names)
     lengths = [len(row) for row in ids]
-    context = context_length(model)
-    for number, length in zip(texts, lengths):
-        if context is not None and length > context:
-            raise ValueError(
-                f"line {number + 1} of '{prompts}' is too long: it has {length} tokens, and this "
-                f"model reads at most {context}. Shorten it and run the same command again."
-            )
     every, layers = about["positions"] == "all", about["layers"]
     kept = lengths if every else [1] * len(ids)
     starts = [0, *accumulate(kept)]
     vectors = {n: torch.empty(starts[-1], about["hidden"], dtype=model.dtype) for n in layers}
     where = {"layers": layers, "positions": None if every else "last"}
     for batch in _batches(lengths, batch_tokens):
-        padded, mask = _pad([ids[i] for i in batch], input_device(model))
-        options = {**where, "to": "cpu", "dtype": model.dtype, "attention_mask": mask}
-        found = read_activations(model, padded, **options)
+        # On the right, where no real token sees the padding, whatever the model does with a mask.
+        inputs = pad_rows([ids[i] for i in batch], left=False, device=input_device(model))
+        found = read_activations(model, **inputs, **where, to="cpu", dtype=model.dtype)
         for number, vector in vectors.items():
             for row, i in enumerate(batch):
                 vector[starts[i] : starts[i + 1]] = found[number][row, : kept[i]]
         step(len(batch))
+    for number, vector in vectors.items():
+        if not vector.isfinite().all():
+            row = int((~vector.isfinite().all(dim=1)).int().argmax())
+            raise ValueError(
+                f"{names[bisect_right(starts, row) - 1]}: layer {number} is not finite in "
+                f"{about['dtype']}. float16 ends at 65504, and many models go beyond it: load this "
+                "one in bfloat16 or float32, or leave the line out"
+            )
     places = [place for n in lengths for place in (range(n) if every else [n - 1])]
     tokens = [token for row in ids for token in (row if every else row[-1:])]
     lines = [number for number, count in zip(texts, kept) for _ in range(count)]
@@ -190,14 +203,6 @@ def _batches(lengths: list[int], tokens: int) -> Iterator[list[int]]:
         batch.append(i)
     if batch:
         yield batch
-
-
-def _pad(rows: list[list[int]], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Ids and mask, (batch, seq). On the right, where no real token sees the padding."""
-    seq = max(map(len, rows))
-    ids = torch.tensor([row + [0] * (seq - len(row)) for row in rows])
-    mask = torch.tensor([[1] * len(row) + [0] * (seq - len(row)) for row in rows])
-    return ids.to(device), mask.to(device)
 
 
 def _revision(model: PreTrainedModel) -> str:
