@@ -56,6 +56,9 @@ slides: .venv-site/ready  ## Builds a deck of slides for each lesson in build/sl
 	@.venv-site/bin/python -m pip install --disable-pip-version-check -r requirements-site.txt
 	@touch $@
 
+real: setup  ## Runs the lessons on SmolLM2 and stores what they found; TUTORIAL_MODEL=... for yours.
+	@.venv/bin/python scripts/real.py
+
 bench: setup  ## Times reading activations next to other tools; makes their environments (an hour or more).
 	@.venv/bin/python bench/run.py
 

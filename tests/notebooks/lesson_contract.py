@@ -37,7 +37,7 @@ print(f"{model_name}: {model.num_parameters():,} parameters on {model.device}, {
 
 PACKAGE = "tutorial_utils"
 WIDGETS = ("Explorer", "widgets.VBox")
-TAGS = {"setup", "by-hand", "widget", "varies", "exercise", "check"}
+TAGS = {"setup", "by-hand", "widget", "varies", "exercise", "check", "real"}
 LAST_SECTIONS = ["Recap", "On Llama-3.1-8B", "Where to go next", "Sources"]
 EXERCISE = re.compile(r"^## Exercise (\d) · \S.* \(\d+ minutes, (easy|medium|hard)\)$", re.M)
 FOLDS = ["Hint 1", "Hint 2", "Solution"]

@@ -9,6 +9,7 @@ import os
 import warnings
 from collections.abc import Iterator
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 from accelerate import init_empty_weights
@@ -21,6 +22,7 @@ from tutorial_utils.doctor.machine import free_disk
 from tutorial_utils.models.config import read_config
 from tutorial_utils.models.errors import plain_errors
 from tutorial_utils.models.files import is_here
+from tutorial_utils.models.gguf import unpacked_bytes, unpacked_folder
 from tutorial_utils.models.load import DTYPE, find_source, load_model, pick_device, pick_dtype
 from tutorial_utils.models.memory import place
 
@@ -57,6 +59,13 @@ def chosen_model() -> Iterator[Check]:
         return
     try:
         source, label = find_source(None)
+        if isinstance(source, Path) and source.suffix == ".gguf":
+            if not (unpacked_folder(source) / "config.json").is_file():
+                needed = unpacked_bytes(source, label) / 1e6
+                found = f"{name}; when it is first loaded it is unpacked, {needed:,.0f} MB of disk"
+                yield Check(WHAT, "ok", found)
+                return
+            source = unpacked_folder(source)
         here = is_here(source, label)
         if not here:
             with plain_errors(source, label):
@@ -67,6 +76,7 @@ def chosen_model() -> Iterator[Check]:
         with plain_errors(source, label), init_empty_weights():
             numbers = {DTYPE: pick_dtype(pick_device())}
             empty = AutoModelForCausalLM.from_config(deepcopy(config), **numbers)
+            empty.tie_weights()  # or a matrix that stands at both ends counts twice
     except Exception as error:
         yield Check(WHAT, "problem", str(error), _todo(name, str(error)))
         return

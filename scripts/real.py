@@ -1,0 +1,120 @@
+"""Runs the lessons on a real model and keeps what their cells tagged `real` found: `make real`.
+
+    python scripts/real.py                                  all lessons, on SmolLM2
+    python scripts/real.py notebooks/04_activations_with_hooks.ipynb
+    TUTORIAL_MODEL=OWNER/NAME python scripts/real.py        the same of your own model, as a page
+
+A lesson's cell with the tag `real` leaves a dict named `result`. On SmolLM2 it is stored in the
+package, in the folder of the lesson's topic, with a hash of the code cells that made it. For
+another model nothing is stored: build/real/NAME.md says it side by side with SmolLM2's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import re
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from nbformat import NotebookNode
+
+from notebook_tools import LESSONS, ROOT, code_cells, kernel_environment, read, tags
+from strict_client import StrictClient
+
+SMOLLM2 = "smollm2"
+SECONDS = 600  # a hang, not a slow machine
+DIGITS = 4
+
+
+def main() -> int:
+    model = os.environ.get("TUTORIAL_MODEL", "").strip() or SMOLLM2
+    page = [f"# The lessons on {model}\n"]
+    for path in [Path(name).resolve() for name in sys.argv[1:]] or LESSONS:
+        nb = read(path)
+        if made_by(nb) is None:
+            continue
+        started = time.monotonic()
+        result = asyncio.run(run(nb, path, model))
+        print(f"{path.name}: {time.monotonic() - started:.0f} s", flush=True)
+        if model == SMOLLM2:
+            stored = {"cells": hash_of_makers(nb), "result": result}
+            text = json.dumps(stored, ensure_ascii=False, separators=(",", ":"))
+            result_file(nb).write_text(text + "\n", encoding="utf-8")
+        else:
+            page.append(compare(path, result, json.loads(result_file(nb).read_text())["result"]))
+    if model != SMOLLM2:
+        file = ROOT / "build" / "real" / f"{model.strip('/').split('/')[-1]}.md"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("\n".join(page), encoding="utf-8")
+        print(f"Written: {file.relative_to(ROOT)}")
+    return 0
+
+
+def made_by(nb: NotebookNode) -> NotebookNode | None:
+    """The cell that leaves `result`."""
+    return next((cell for cell in code_cells(nb) if "real" in tags(cell)), None)
+
+
+def makers(nb: NotebookNode) -> list[NotebookNode]:
+    """The code cells up to the one that leaves `result`."""
+    cells, last = code_cells(nb), made_by(nb)
+    return cells[: next(i for i, cell in enumerate(cells) if cell is last) + 1]
+
+
+def hash_of_makers(nb: NotebookNode) -> str:
+    """Changes with any cell that the result rests on."""
+    sources = "\0".join(cell.source for cell in makers(nb))
+    return hashlib.sha256(sources.encode()).hexdigest()[:16]
+
+
+def result_file(nb: NotebookNode) -> Path:
+    """Where the result is stored: the lesson reads it with `read_result("its topic")`."""
+    sources = "\n".join(cell.source for cell in code_cells(nb))
+    [topic] = set(re.findall(r'read_result\("(\w+)"\)', sources))
+    return ROOT / "tutorial_utils" / "lessons" / topic / "smollm2.json"
+
+
+async def run(nb: NotebookNode, path: Path, model: str) -> dict[str, Any]:
+    """What the tagged cell found on this model."""
+    client = StrictClient(nb, SECONDS, path.name)
+    environment = kernel_environment(TUTORIAL_MODEL=model, OMP_NUM_THREADS="2")
+    if model != SMOLLM2:  # it may have to be fetched, and may run on a GPU
+        del environment["HF_HUB_OFFLINE"], environment["HF_HUB_CACHE"]
+    async with client.async_setup_kernel(cwd=str(path.parent), env=environment):
+        for cell in makers(nb):
+            await client.async_execute_cell(cell, nb.cells.index(cell))
+        return rounded(json.loads(await client.ask("__import__('json').dumps(result)")))
+
+
+def rounded(value: Any) -> Any:
+    """The same with numbers of a few digits, so that rounding on another machine does not show."""
+    if isinstance(value, dict):
+        return {key: rounded(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [rounded(part) for part in value]
+    return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
+
+
+def compare(path: Path, own: dict[str, Any], smollm2: dict[str, Any]) -> str:
+    """A table of what can be told in a line: numbers and words, not lists."""
+    rows = [
+        f"| {name} | {told(own[name])} | {told(smollm2.get(name))} |"
+        for name in own
+        if not isinstance(own[name], (dict, list))
+    ]
+    return "\n".join(
+        [f"## {path.stem}\n", "| | this model | SmolLM2-135M |", "|:--|--:|--:|", *rows, ""]
+    )
+
+
+def told(value: object) -> str:
+    return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,37 @@
+"""What the lessons show of a real model was made by the cells that stand in them today."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+import real
+from notebook_tools import LESSONS, code_cells, read
+
+WITH_RESULT = [path for path in LESSONS if real.made_by(read(path)) is not None]
+
+
+@pytest.mark.parametrize("path", WITH_RESULT, ids=[path.stem for path in WITH_RESULT])
+def test_the_result_was_made_by_these_cells(path):
+    nb = read(path)
+    file = real.result_file(nb)
+    assert file.stat().st_size < 10_000, "a few kilobytes for each lesson"
+    stored = json.loads(file.read_text(encoding="utf-8"))
+    assert stored["cells"] == real.hash_of_makers(nb), "run `make real`: a cell has changed since"
+    after = code_cells(nb)[len(real.makers(nb)) :]
+    assert any("read_result(" in cell.source for cell in after)
+
+
+def test_a_changed_cell_is_noticed():
+    nb = read(WITH_RESULT[0])
+    before = real.hash_of_makers(nb)
+    code_cells(nb)[-1].source += "\n# after the result"
+    assert real.hash_of_makers(nb) == before
+    code_cells(nb)[2].source += "\n# before it"
+    assert real.hash_of_makers(nb) != before
+
+
+def test_numbers_are_rounded_and_words_kept():
+    value = {"a": 0.123456, "b": [1, 1234567.0, "x"], "c": True}
+    assert real.rounded(value) == {"a": 0.1235, "b": [1, 1235000.0, "x"], "c": True}
