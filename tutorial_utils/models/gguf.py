@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import torch
 from huggingface_hub import constants
@@ -108,7 +109,7 @@ def _plain(label: str) -> Iterator[None]:
 def _write(file: Path, folder: Path) -> None:
     where = {"gguf_file": file.name, "local_files_only": True}
     tokenizer = AutoTokenizer.from_pretrained(file.parent, **where)
-    model = AutoModelForCausalLM.from_pretrained(file.parent, **where)
+    model: Any = AutoModelForCausalLM.from_pretrained(file.parent, **where)
     # What was read is plain numbers, whatever the file held them in.
     model.config.__dict__.pop("quantization_config", None)
     model.hf_quantizer = None
