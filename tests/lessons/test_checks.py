@@ -8,6 +8,8 @@ from answers import EXERCISES, TABLES, Exercise, said
 from mutants import mutants
 from tutorial_utils.lessons import checks
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 FIRST = [(exercise, exercise.givens[0]) for exercise in EXERCISES.values()]
 FUNCTIONS = [(exercise, given) for exercise, given in FIRST if exercise.is_function]
 ALL = [(exercise, given) for exercise in EXERCISES.values() for given in exercise.givens]
