@@ -48,8 +48,8 @@ def hooked_layers(
     would act on the passes of the other. Passes themselves may run in any thread.
     """
     handles, layers, scope, owner = [], list(where.layers), _scope.get(), where.owners[-1]
-    thread = threading.current_thread()
-    _enter(owner, thread, scope)
+    threads = _enter(owner, scope)
+    entered = threads[-1]
     try:
         if see_inputs is not None:
             for part in where.owners[:-1]:
@@ -75,7 +75,7 @@ def hooked_layers(
     finally:
         for handle in handles:
             handle.remove()
-        _leave(owner, thread, scope)
+        threads.remove(entered)
 
 
 def _before_first_layer(function: LayerFunction, scope: object) -> Callable:
@@ -122,24 +122,24 @@ _lock = threading.RLock()  # a block may end in a garbage collection, which can 
 _threads: weakref.WeakKeyDictionary[nn.Module, list] = weakref.WeakKeyDictionary()
 
 
-def _enter(owner: nn.Module, thread: threading.Thread, scope: object) -> None:
+def _enter(owner: nn.Module, scope: object) -> list[threading.Thread]:
+    """The threads that have blocks open here, this one added."""
+    thread = threading.current_thread()
     if scope is not None:  # no other thread's pass runs in this aside
-        return
+        return [thread]
     with _lock:
-        threads = _threads.setdefault(owner, [])
-        if any(other is not thread and other.is_alive() for other in threads):
-            raise ValueError(
-                "another thread records or edits the activations of this model at the moment, and "
-                "the two would act on each other's forward passes: let one finish first, or give "
-                "each thread a model of its own"
-            )
+        threads = _threads.get(owner)
+        if threads is None:
+            threads = _threads[owner] = []
+        for other in threads:
+            if other is not thread and other.is_alive():
+                raise ValueError(
+                    "another thread records or edits the activations of this model at the moment, "
+                    "and the two would act on each other's forward passes: let one finish first, "
+                    "or give each thread a model of its own"
+                )
         threads.append(thread)
-
-
-def _leave(owner: nn.Module, thread: threading.Thread, scope: object) -> None:
-    if scope is None:
-        with _lock:
-            _threads[owner].remove(thread)
+        return threads
 
 
 # Which `aside` the code that runs now is in. A thread begins outside of all of them.

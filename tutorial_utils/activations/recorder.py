@@ -24,7 +24,7 @@ from tutorial_utils.activations.positions import last_columns, listed_columns, r
 from tutorial_utils.activations.reader import NO_REAL_TOKEN, Record
 
 
-@dataclass(frozen=True)
+@dataclass
 class Options:
     """How `record_activations` was asked to keep what it records."""
 
