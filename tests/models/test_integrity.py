@@ -53,7 +53,7 @@ def test_weights_in_several_files(llama, tmp_path):
     folder = in_shards(llama, tmp_path / "x")
     index = folder / "model.safetensors.index.json"
     good = index.read_text()
-    for content in ("{}", '{"weight_map": []}', POINTER, ""):
+    for content in ("{}", '{"weight_map": []}', '{"weight_map": {"a": [5]}}', POINTER, ""):
         index.write_text(content)
         assert f"{index.name} is" in refusal(OSError, folder)
     index.write_text(good)

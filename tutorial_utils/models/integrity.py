@@ -80,9 +80,9 @@ def _what_is_wrong(file: Path) -> str | None:
             return f"was cut short: {size:,} of {whole:,} bytes" if size < whole else None
         if file.suffix == ".json":
             content = json.loads(file.read_text(encoding="utf-8"))
-            if file.name == INDEX:
-                content = content["weight_map"]
-            return None if isinstance(content, dict) else "is not what transformers writes"
+            named = content["weight_map"].values() if file.name == INDEX else ()
+            if not isinstance(content, dict) or not all(isinstance(n, str) for n in named):
+                return "is not what transformers writes"
     except FileNotFoundError:
         return "is not there"
     except OSError as error:
