@@ -166,3 +166,22 @@ def test_no_folder_ends_the_doctor(name, llama, tmp_path, monkeypatch):
     if all(line.state != "problem" for line in lines):
         loaded, tokenizer = load.load_model()
         assert next_token_logits(loaded, tokenizer, ["Anna has", "Ben"]).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("template", "state", "said"),
+    [
+        (None, "ok", "none: this is a base model"),
+        ("{% for m in messages %}{{ m['content'] }}{% endfor %}", "ok", "no second BOS"),
+        ("{{ bos_token }}{{ messages[0]['content'] }}", "warning", "gets a second BOS"),
+        ("{{ raise_exception('system message first') }}", "warning", "system message first"),
+        ({"tool_use": "x", "rag": "y"}, "warning", "refuses a question alone"),
+    ],
+)
+def test_the_chat_template(template, state, said, llama, tmp_path, monkeypatch):
+    folder = copy_of(llama, tmp_path / "copy")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    tokenizer.chat_template = template
+    tokenizer.save_pretrained(folder)
+    check = chosen(folder, monkeypatch)["chat template"]
+    assert check.state == state and said in check.found and bool(check.todo) == (state != "ok")

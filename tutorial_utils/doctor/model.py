@@ -85,7 +85,7 @@ def chosen_model() -> Iterator[Check]:
     fit = fits(empty, label, here)
     yield fit
     if fit.state == "ok":
-        yield runs(empty.num_parameters(), here)
+        yield from runs(empty.num_parameters(), here)
 
 
 def try_out(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -107,13 +107,15 @@ def try_out(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
             raise ValueError(f"its scores for the next token are not finite in {dtype}: {way}")
 
 
-def runs(parameters: int, here: bool) -> Check:
-    """Whether the model that TUTORIAL_MODEL names has been seen to run."""
+def runs(parameters: int, here: bool) -> Iterator[Check]:
+    """Whether the model that TUTORIAL_MODEL names has been seen to run, and its chat template."""
     what = "does it run"
     if not here:
-        return Check(what, "ok", "not tried: it has not been downloaded yet")
+        yield Check(what, "ok", "not tried: it has not been downloaded yet")
+        return
     if parameters > MOST_PARAMETERS:
-        return Check(what, "ok", f"not tried: it has more than {MOST_PARAMETERS:,} parameters")
+        yield Check(what, "ok", f"not tried: it has more than {MOST_PARAMETERS:,} parameters")
+        return
     try:
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always", UserWarning)
@@ -121,11 +123,33 @@ def runs(parameters: int, here: bool) -> Check:
         try_out(model, tokenizer)
     except Exception as error:
         text = " ".join(str(error).split()) or type(error).__name__
-        return Check(what, "problem", text, f"`unset {WHAT}`, or name another model")
+        yield Check(what, "problem", text, f"`unset {WHAT}`, or name another model")
+        return
     told = [str(warning.message) for warning in said if warning.category is UserWarning]
     if told:
-        return Check(what, "warning", told[0], "the lessons run; look at what they print with care")
-    return Check(what, "ok", "two prompts in a batch and a step of `generate` give finite numbers")
+        yield Check(what, "warning", told[0], "the lessons run; look at what they print with care")
+    else:
+        found = "two prompts in a batch and a step of `generate` give finite numbers"
+        yield Check(what, "ok", found)
+    yield chat_template(tokenizer)
+
+
+def chat_template(tokenizer: PreTrainedTokenizerBase) -> Check:
+    """Whether the template takes a question alone, and its text then gets a second BOS."""
+    what = "chat template"
+    if not tokenizer.chat_template:
+        return Check(what, "ok", "none: this is a base model")
+    try:
+        turns = [{"role": "user", "content": "Hello"}]
+        ids = tokenizer(tokenizer.apply_chat_template(turns, tokenize=False))["input_ids"]
+    except Exception as error:
+        text = " ".join(str(error).split())[:200]
+        todo = "give it the turns that it asks for, or name the template; the lessons run without"
+        return Check(what, "warning", f"it refuses a question alone: {text}", todo)
+    if tokenizer.bos_token_id is not None and ids[:2] == [tokenizer.bos_token_id] * 2:
+        todo = "pass its text on with `tokenizer(text, add_special_tokens=False)`"
+        return Check(what, "warning", "its text gets a second BOS when it is tokenized", todo)
+    return Check(what, "ok", "its text is tokenized with no second BOS")
 
 
 def _todo(name: str, error: str) -> str:
