@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
 
 import huggingface_hub
@@ -185,3 +186,18 @@ def test_the_chat_template(template, state, said, llama, tmp_path, monkeypatch):
     tokenizer.save_pretrained(folder)
     check = chosen(folder, monkeypatch)["chat template"]
     assert check.state == state and said in check.found and bool(check.todo) == (state != "ok")
+
+
+def test_whether_an_8b_model_fits_counts_the_bits(monkeypatch):
+    monkeypatch.setattr(model, "pick_device", lambda: torch.device("cuda", 0))
+    monkeypatch.setattr(memory, "free_memory", lambda device: 7 * 2**30)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: True)
+    with model.init_empty_weights():
+        empty = transformers.AutoModelForCausalLM.from_config(transformers.LlamaConfig(**LLAMA))
+    assert "TUTORIAL_QUANTIZE=4bit" in model.fits(empty, "x", here=True).todo
+    monkeypatch.setenv("TUTORIAL_QUANTIZE", "4bit")
+    check = model.fits(empty, "x", here=True)
+    assert check.state == "problem"  # float32 at both ends
+    check = model.fits(empty.to(torch.float16), "x", here=True)
+    assert check.state == "ok" and "GiB in 4 bits" in check.found

@@ -25,6 +25,7 @@ from tutorial_utils.models.files import is_here
 from tutorial_utils.models.gguf import unpacked_bytes, unpacked_folder
 from tutorial_utils.models.load import DTYPE, find_source, load_model, pick_device, pick_dtype
 from tutorial_utils.models.memory import place
+from tutorial_utils.models.quantize import bytes_in_four_bits, check_quantize
 
 PROMPT = "Trump works at McDonald's. Trump works at"
 ANSWER = " McDonald"
@@ -162,13 +163,21 @@ def _todo(name: str, error: str) -> str:
 
 def fits(empty: PreTrainedModel, label: str, here: bool) -> Check:
     """Parameters and bytes of a model on the meta device, against the memory that is free."""
-    what, device, needed = "does it fit", pick_device(), empty.get_memory_footprint()
+    what, device = "does it fit", pick_device()
     dtype = str(empty.dtype).removeprefix("torch.")
-    found = f"{empty.num_parameters():,} parameters, {needed / 2**30:.1f} GiB in {dtype}"
     try:
-        place(empty, label, device, split=True)
+        few_bits = check_quantize(None, device)
+    except (OSError, ValueError) as error:
+        return Check(what, "problem", str(error), "or `unset TUTORIAL_QUANTIZE`")
+    needed = bytes_in_four_bits(empty) if few_bits else empty.get_memory_footprint()
+    numbers = "4 bits" if few_bits else dtype
+    found = f"{empty.num_parameters():,} parameters, {needed / 2**30:.1f} GiB in {numbers}"
+    try:
+        place(empty, label, device, split=True, in_four_bits=few_bits)
     except MemoryError as error:
         todo = f"`unset {WHAT}`, name a smaller model, or rent a larger GPU"
+        if not few_bits and device.type != "mps":
+            todo = f"`export TUTORIAL_QUANTIZE=4bit` holds it in 4 bits; or {todo}"
         return Check(what, "problem", f"{found}: {error}", todo)
     if not here and free_disk() < needed:
         room = "make room, or set HF_HOME to a folder on a larger disk"

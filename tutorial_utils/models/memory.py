@@ -10,6 +10,8 @@ from accelerate import infer_auto_device_map
 from accelerate.utils import get_balanced_memory
 from transformers import PreTrainedModel
 
+from tutorial_utils.models.quantize import bytes_in_four_bits
+
 CGROUPS = Path("/sys/fs/cgroup")  # where Linux keeps a container's limits
 
 
@@ -37,7 +39,12 @@ def free_memory(device: str | torch.device) -> int:
 
 
 def place(
-    empty: PreTrainedModel, label: str, device: torch.device, *, split: bool
+    empty: PreTrainedModel,
+    label: str,
+    device: torch.device,
+    *,
+    split: bool,
+    in_four_bits: bool = False,
 ) -> tuple[dict[str, torch.device | int], str]:
     """Which part of the model goes where, and what to say if memory runs out all the same.
 
@@ -46,7 +53,8 @@ def place(
     if getattr(empty.config, "quantization_config", None):  # smaller than `empty` looks
         return {"": device}, ""
     empty.tie_weights()
-    needed, free, where = empty.get_memory_footprint(), free_memory(device), str(device)
+    needed = bytes_in_four_bits(empty) if in_four_bits else empty.get_memory_footprint()
+    free, where = free_memory(device), str(device)
     count = torch.cuda.device_count() if split and device.type == "cuda" else 1
     if count > 1 and needed > 0.9 * free:  # the rest is for activations
         gpus = {i: free_memory(torch.device("cuda", i)) for i in range(count)}
@@ -58,21 +66,24 @@ def place(
         fits = set(device_map.values()) <= set(gpus)  # else parts are left to "disk"
     else:
         device_map, fits = {"": device}, needed <= free
-    message = no_room(label, empty.dtype, needed, free, where)
+    numbers = "4 bits" if in_four_bits else str(empty.dtype).removeprefix("torch.")
+    message = no_room(label, numbers, needed, free, where)
     if not fits:
         raise MemoryError(message)
     return device_map, message
 
 
-def no_room(label: str, dtype: torch.dtype, needed: int, free: int, where: str) -> str:
+def no_room(label: str, numbers: str, needed: int, free: int, where: str) -> str:
     """The message for a model that does not fit; `needed` and `free` are in bytes."""
     ways = ["take a smaller model"]
-    if dtype == torch.float32:
+    if numbers == "float32":
         ways.append('take half the bytes with dtype="bfloat16"')
+    if numbers != "4 bits" and not where.startswith("mps"):
+        ways.append('hold the weights in 4 bits with quantize="4bit"')
     if not where.startswith("cpu"):
         ways.append('use the slower device="cpu"')
     return (
         f"there is not enough memory for {label}: its weights need {needed / 2**30:.1f} GiB in "
-        f"{str(dtype).removeprefix('torch.')}, and {where} has {free / 2**30:.1f} GiB free. "
+        f"{numbers}, and {where} has {free / 2**30:.1f} GiB free. "
         f"Shut down other notebooks and programs that hold memory, {', or '.join(ways)}."
     )
