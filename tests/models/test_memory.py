@@ -85,7 +85,7 @@ def test_load_model_asks_for_a_split_unless_one_gpu_is_named(
     class Placed(Exception):
         pass
 
-    def place(empty, label, on, *, split):
+    def place(empty, label, on, *, split, in_four_bits):
         raise Placed(on, split, empty.dtype)
 
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))

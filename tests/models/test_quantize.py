@@ -1,4 +1,4 @@
-"""Weights in 4 bits: what is asked for, what they take, and that reading and editing work on them."""
+"""Weights in 4 bits: what is asked for, what they take, and that reading and editing work."""
 
 from __future__ import annotations
 
