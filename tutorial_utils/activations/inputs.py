@@ -7,15 +7,17 @@ import inspect
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 from transformers.utils import generic
 
 from tutorial_utils.activations.hooks import aside, hooked_layers
 from tutorial_utils.activations.layers import locate
+
+if TYPE_CHECKING:  # at run time it would bring in all that transformers can do, in seconds
+    from transformers import PreTrainedModel
 
 # What every model may be given: what a tokenizer makes, and what goes down as **kwargs in
 # transformers (where this version lists it) and in peft.
@@ -74,7 +76,7 @@ def input_device(model: nn.Module) -> torch.device:
 
     `model.device` is "meta" where parts of a model are offloaded.
     """
-    embedding = cast(PreTrainedModel, model).get_input_embeddings()
+    embedding = cast("PreTrainedModel", model).get_input_embeddings()
     device = getattr(getattr(embedding, "_hf_hook", None), "execution_device", None)
     return torch.device(next(embedding.parameters()).device if device is None else device)
 
