@@ -10,6 +10,9 @@ import json
 import torch
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PretrainedConfig
 
+from tiny_models import NumberTokenizer
+from tutorial_utils import next_token_logits
+
 BATCH, SEQ, VOCAB, LAYERS = 2, 7, 128, 4
 
 # What these settings are called, they are called in nearly every configuration.
@@ -138,3 +141,18 @@ def inputs_of(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     if config.model_type == "mllama_text_model":  # without an image it leaves layers out
         inputs["cross_attention_states"] = torch.randn(BATCH, 5, 32, generator=generator)
     return inputs
+
+
+def check_rows(model: torch.nn.Module) -> None:
+    """Each row of a batch of unequal prompts is what its prompt gives alone. Changes the model."""
+    if len(inputs_of(model)) > 1 or hasattr(model.config.get_text_config(), "num_codebooks"):
+        return  # it reads more than the ids of a text
+    torch.manual_seed(3)
+    with torch.no_grad():
+        for parameter in model.parameters():  # as if trained: the padding has something to say
+            parameter += 0.2 * torch.randn_like(parameter)
+        prompts = ["5 9 17 30", "8 3 77 41 20 60 5 66 90"]
+        for row, prompt in zip(next_token_logits(model, NumberTokenizer(), prompts), prompts):
+            ids = torch.tensor([[int(word) for word in prompt.split()]])
+            alone = model(ids).logits[0, -1].float().softmax(dim=-1)
+            torch.testing.assert_close(row.softmax(dim=-1), alone, rtol=1e-3, atol=1e-5)

@@ -13,8 +13,8 @@ import torch
 import transformers
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from architectures import BATCH, LAYERS, SEQ, build, inputs_of
-from tiny_models import NumberTokenizer, count_hooks
+from architectures import BATCH, LAYERS, SEQ, build, check_rows, inputs_of
+from tiny_models import count_hooks
 from tutorial_utils import (
     edit_activations,
     find_decoder_layers,
@@ -22,7 +22,6 @@ from tutorial_utils import (
     record_activations,
 )
 from tutorial_utils.activations.inputs import ignores_mask
-from tutorial_utils.decoding import next_token_logits
 from tutorial_utils.lens import unembed
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -195,21 +194,6 @@ def check_lens(model: torch.nn.Module, model_type: str) -> None:
             raise
         return
     torch.testing.assert_close(lens, logits, rtol=1e-4, atol=1e-4)
-
-
-def check_rows(model: torch.nn.Module) -> None:
-    """Each row of a batch of unequal prompts is what its prompt gives alone. Changes the model."""
-    if len(inputs_of(model)) > 1 or hasattr(model.config.get_text_config(), "num_codebooks"):
-        return  # it reads more than the ids of a text
-    torch.manual_seed(3)
-    with torch.no_grad():
-        for parameter in model.parameters():  # as if trained: the padding has something to say
-            parameter += 0.2 * torch.randn_like(parameter)
-        prompts = ["5 9 17 30", "8 3 77 41 20 60 5 66 90"]
-        for row, prompt in zip(next_token_logits(model, NumberTokenizer(), prompts), prompts):
-            ids = torch.tensor([[int(word) for word in prompt.split()]])
-            alone = model(ids).logits[0, -1].float().softmax(dim=-1)
-            torch.testing.assert_close(row.softmax(dim=-1), alone, rtol=1e-3, atol=1e-5)
 
 
 OUTCOMES: dict[str, str] = {}

@@ -10,7 +10,7 @@ import torch
 from tokenizers import normalizers, processors
 from transformers import ByT5Tokenizer
 
-import test_architectures
+import architectures
 from tiny_models import NumberTokenizer, make_gpt2, make_llama
 from tutorial_utils import (
     candidate_layers,
@@ -22,7 +22,8 @@ from tutorial_utils import (
     sample_steered,
     unembed,
 )
-from tutorial_utils.encoding import context_length, input_device, text_ids
+from tutorial_utils.activations.inputs import input_device
+from tutorial_utils.encoding import context_length, text_ids
 
 PROMPT = "Trump works at McDonald's. Trump works at"
 PROMPTS = [PROMPT, "Hi", "The capital of France is"]
@@ -158,8 +159,8 @@ def test_texts_that_the_model_cannot_read(own, text, told):
 @pytest.mark.parametrize("kind", ["rwkv", "xlstm", "bart", "roberta", "recurrent_gemma", "bloom"])
 def test_rows_are_what_each_prompt_gives_alone(kind):
     """test_architectures looks at every other type."""
-    model, tokenizer = test_architectures.build(kind), NumberTokenizer()
-    test_architectures.check_rows(model)
+    model, tokenizer = architectures.build(kind), NumberTokenizer()
+    architectures.check_rows(model)
     prompts = ["5 9 17 30", "8 3 77 41 20 60 5 66 90"]
     if kind != "bloom":
         with pytest.raises(ValueError, match=r"reads padding as if it were text.* 4, 9 tokens"):
@@ -176,13 +177,13 @@ def test_rows_are_what_each_prompt_gives_alone(kind):
 
 
 def test_steering_does_not_read_padding():
-    model = test_architectures.build("rwkv")
+    model = architectures.build("rwkv")
     with pytest.raises(ValueError, match=r"reads padding as if it were text"):
         sample_steered(model, NumberTokenizer(), ["5 9 17", "8 3"], {}, 1)
 
 
 def test_roberta_reads_fewer_tokens_than_it_has_positions():
-    model = test_architectures.build("roberta")
+    model = architectures.build("roberta")
     length = context_length(model)
     assert length == model.config.max_position_embeddings - model.config.pad_token_id - 1
     assert next_token_logits(model, NumberTokenizer(), "5 " * length).isfinite().all()

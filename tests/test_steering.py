@@ -203,7 +203,7 @@ def test_wrong_arguments(tiny):
         sample_steered(model, tokenizer, "Anna", {1: vector}, 1, max_new_tokens=context)
 
 
-# -- what the lesson on patching and steering says of the shipped model -------------------------
+# -- what the lesson on patching and steering says of the shipped model ---------------------------
 
 
 def mood_shares(pocket, openings, vectors, strength) -> tuple[dict[str, float], float]:

@@ -12,10 +12,10 @@ import torch
 from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
+from tutorial_utils.activations.inputs import input_device
 from tutorial_utils.encoding import (
     context_length,
     encode,
-    input_device,
     pad_rows,
     prompt_ids,
     reads_padding,
@@ -80,9 +80,10 @@ def next_token_probs(
 def check_finite(numbers: torch.Tensor, name: str, model: PreTrainedModel | None = None) -> None:
     """ValueError for NaN, for infinity, and for a row with nothing but -inf, which forbids a token.
 
-    numbers: (..., vocab), logits or probabilities.
-    name: what the message calls them.
-    model: whose numbers they are, for its dtype.
+    Args:
+        numbers: (..., vocab), logits or probabilities.
+        name: what the message calls them.
+        model: whose numbers they are, for its dtype.
     """
     if (numbers.amax(dim=-1) > -math.inf).all() and (numbers < math.inf).all():  # false for NaN
         return

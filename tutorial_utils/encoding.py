@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
 
+from tutorial_utils.activations.inputs import input_device
+
 # Model types that read the padding before a prompt as if it were text: they have no attention mask,
 # do not use it in every layer, or count positions from the first column on, whatever it holds.
 READ_PADDING = frozenset(
@@ -28,18 +30,6 @@ def context_length(model: PreTrainedModel) -> int | None:
     if config.model_type in ROBERTA:
         length -= config.pad_token_id + 1
     return length if length > 0 else None
-
-
-def input_device(model: PreTrainedModel) -> torch.device:
-    """Where the embedding is run: token ids go there."""
-    embedding = model.get_input_embeddings()
-    # What is offloaded lies on "meta", and accelerate's hook knows where it is brought to.
-    hook = getattr(embedding, "_hf_hook", None)
-    places = [getattr(each, "execution_device", None) for each in getattr(hook, "hooks", [hook])]
-    place = next((place for place in places if place is not None), None)
-    if place is None:
-        place = next((weight.device for weight in embedding.parameters()), model.device)
-    return torch.device(place)
 
 
 def reads_padding(model: PreTrainedModel) -> bool:

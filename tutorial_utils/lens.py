@@ -15,8 +15,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from tutorial_utils.activations.hooks import aside, check_stream, hooked_layers
+from tutorial_utils.activations.inputs import input_device
 from tutorial_utils.activations.layers import DecoderLayers, locate
-from tutorial_utils.encoding import input_device
 
 NO_LENS = (
     "the logits of {} are made of more than the residual stream of its last layer, so that no "

@@ -7,9 +7,8 @@ patching and steering.
 
 from __future__ import annotations
 
-import difflib
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
@@ -18,7 +17,8 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from tutorial_utils.activations.layers import find_decoder_layers, locate
+from tutorial_utils.activations.inputs import check_options
+from tutorial_utils.activations.layers import find_decoder_layers
 from tutorial_utils.activations.record_and_edit import edit_activations
 from tutorial_utils.decoding import next_token_logits
 from tutorial_utils.encoding import prompt_ids
@@ -88,7 +88,7 @@ def read_parts(
     `inputs` is what else the model takes, such as `attention_mask`; another name is a TypeError.
     By hand: the lesson on patching and steering.
     """
-    _check_inputs(model, inputs)
+    check_options(model, inputs, "read_parts", ("part",))
     kept: dict[int, Tensor] = {}
     with ExitStack() as hooks, torch.no_grad():
         for layer in range(1, len(find_decoder_layers(model)) + 1):
@@ -96,18 +96,6 @@ def read_parts(
             hooks.enter_context(_hooked_part(model, part, layer, len(input_ids), keep))
         model(input_ids=input_ids, **{"use_cache": False, **inputs})
     return kept
-
-
-def _check_inputs(model: PreTrainedModel, inputs: Iterable[str]) -> None:
-    """TypeError for a name that no `forward` knows: many take any name, and drop it."""
-    forwards = [part.forward for part in (model, *locate(model).owners)]
-    known = {name for forward in forwards for name in inspect.signature(forward).parameters}
-    known |= {"output_attentions", "output_hidden_states", "output_router_logits", "return_dict"}
-    for name in inputs:
-        if name not in known:
-            near = difflib.get_close_matches(name, [*known, "input_ids", "part"], 1, 0.4)
-            meant = f": did you mean {near[0]!r}?" if near else ""
-            raise TypeError(f"read_parts and {type(model).__name__} have no option {name!r}{meant}")
 
 
 def _keeper(kept: dict[int, Tensor], layer: int) -> Callable[[Tensor], None]:

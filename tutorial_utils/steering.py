@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
 
+from tutorial_utils.activations.inputs import input_device
 from tutorial_utils.activations.record_and_edit import edit_activations, read_activations
 from tutorial_utils.decoding import check_finite, end_ids, forward_pass
 from tutorial_utils.encoding import (
     context_length,
     encode,
-    input_device,
     pad_rows,
     prompt_ids,
 )
@@ -93,8 +93,8 @@ def sample_steered(
 
     Tokens are drawn at temperature 1, one text for each prompt, whatever generation_config.json
     says, with the same random numbers for the same `seed`; the caller's stay as they were. The loss
-    of a text is what the model *without* the direction thinks of it: how fluent it still is.
-    By hand: the lesson on patching and steering.
+    of a text is what the model *without* the direction thinks of it: how fluent it still is. By
+    hand: the lesson on patching and steering.
 
     Raises ValueError for a prompt that leaves no room for the new tokens in the model's context,
     for a direction and for logits that are not finite, and otherwise as `encode`.

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from tokenizers import normalizers, processors
 
-import test_architectures
+import architectures
 from tiny_models import NumberTokenizer
 from tutorial_utils import (
     encode,
@@ -297,7 +297,7 @@ def test_prompts_are_read_as_encode_reads_them(llama, tmp_path):
     tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
         single=f"$A {end}", special_tokens=[(end, tokenizer.eos_token_id)]
     )
-    rnn = test_architectures.build("rwkv")
+    rnn = architectures.build("rwkv")
     numbers = tmp_path / "numbers.txt"
     numbers.write_text("5 9\n8 3 77 41 20\n")
     for who, path in (

@@ -20,9 +20,10 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from tutorial_utils.activations.inputs import input_device
 from tutorial_utils.activations.layers import find_decoder_layers, layer_numbers
 from tutorial_utils.activations.record_and_edit import read_activations
-from tutorial_utils.encoding import checked_ids, input_device, pad_rows
+from tutorial_utils.encoding import checked_ids, pad_rows
 from tutorial_utils.harvest.files import (
     check_prompts,
     missing_shards,

@@ -135,7 +135,7 @@ def check_logits(logits: torch.Tensor, whose: str) -> None:
 class LayerPicker(widgets.VBox):
     """Pick layers of a model; `value` is the tuple of their numbers, lowest first.
 
-    `layers` are the numbers to choose from: `range(model.config.num_hidden_layers + 1)` for all of
+    `layers` are the numbers to choose from: `range(len(find_decoder_layers(model)) + 1)` for all of
     a model. All of them are picked at first, or `picked`. A range, every n-th of it, and single
     layers can be picked. One picker can serve several widgets, which `observe` its `value`; it can
     also be set. A layer that is not among `layers` is a ValueError.
