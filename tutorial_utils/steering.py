@@ -17,13 +17,7 @@ from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
 
 from tutorial_utils.activations.record_and_edit import edit_activations, read_activations
 from tutorial_utils.decoding import check_finite, end_ids, forward_pass
-from tutorial_utils.encoding import (
-    context_length,
-    encode,
-    input_device,
-    pad_rows,
-    prompt_ids,
-)
+from tutorial_utils.encoding import context_length, encode, input_device, pad_rows, prompt_ids
 
 # Options of `generate` and the values with which they change nothing.
 PLAIN = {
@@ -46,10 +40,7 @@ class Samples(NamedTuple):
 
 
 def mean_differences(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    texts: list[str],
-    others: list[str],
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: list[str], others: list[str]
 ) -> dict[int, Tensor]:
     """For each layer, the mean activation of `texts` minus that of `others`: {layer: (hidden,)}.
 

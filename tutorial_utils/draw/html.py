@@ -73,11 +73,7 @@ class BarRow(NamedTuple):
 
 
 def bar_table(
-    heads: Sequence[str],
-    rows: Sequence[BarRow],
-    *,
-    caption: str = "",
-    widths: Sequence[str] = (),
+    heads: Sequence[str], rows: Sequence[BarRow], *, caption: str = "", widths: Sequence[str] = ()
 ) -> str:
     """Rows of a name, a bar or two and what they say in words, under `heads`.
 

@@ -99,9 +99,7 @@ def _read_sample(file: Tokenizer) -> Expected | None:
 
 
 def _agree(
-    tokenizer: PreTrainedTokenizerBase,
-    expected: Expected,
-    settings: dict[str, Any],
+    tokenizer: PreTrainedTokenizerBase, expected: Expected, settings: dict[str, Any]
 ) -> bool:
     """Whether the tokenizer makes of SAMPLE what its file and its settings say."""
     ids, whole, text = expected
