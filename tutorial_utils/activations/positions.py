@@ -24,11 +24,12 @@ def check_positions(positions: Positions) -> str | list[int] | None:
 
 def listed_columns(positions: list[int], seq: int) -> Tensor:
     """The columns asked for, (1, positions); ValueError for one that is not among `seq`."""
-    wrong = [number for number in positions if not -seq <= number < seq]
-    if wrong:
-        raise ValueError(
-            f"position {wrong[0]} is not in this input: it has positions 0 to {seq - 1}"
-        )
+    for number in positions:
+        if not -seq <= number < seq:
+            last = seq - 1
+            raise ValueError(
+                f"position {number} is not in this input: it has positions 0 to {last}"
+            )
     return torch.tensor([positions])
 
 
