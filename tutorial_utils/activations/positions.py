@@ -36,14 +36,10 @@ def listed_columns(positions: list[int], seq: int) -> Tensor:
 def real_tokens(mask: object, seq: int, past: int | None) -> Tensor | None:
     """Which of the tokens of a pass are not padding, (batch, seq); None where all are real.
 
-    Args:
-        mask: as the caller gave it to the model, (batch, all tokens so far). Inside `generate`
-            transformers may have made it (batch, 1, query, key), one for each kind of layer. There
-            a token is real if it may look at itself.
-        seq: the number of tokens in this pass.
-        past: the number of tokens that the KV cache holds before it; None where it cannot tell.
-
-    Raises ValueError for a mask of another form.
+    `mask` is as the caller gave it to the model, (batch, all tokens so far). Inside `generate`
+    transformers may have made it (batch, 1, query, key), one for each kind of layer: there a token
+    is real if it may look at itself. `seq` counts the tokens of this pass, `past` those that the
+    KV cache holds before it; None where it cannot tell. ValueError for a mask of another form.
     """
     given = mask
     if isinstance(mask, Mapping):  # None for a kind of layer: nothing is hidden but the future
