@@ -25,14 +25,7 @@ _MODULES = {
         "token_strings",
         "top_tokens",
     ],
-    "lens": [
-        "answer_layer",
-        "entropy",
-        "kl_divergence",
-        "lens_choices",
-        "logit_lens",
-        "unembed",
-    ],
+    "lens": ["answer_layer", "entropy", "kl_divergence", "lens_choices", "logit_lens", "unembed"],
     "contrast": [
         "Contrast",
         "candidate_layers",
@@ -45,11 +38,7 @@ _MODULES = {
     "measures": ["largest_coordinates", "layer_similarity", "residual_changes", "residual_norms"],
     "harvest.write": ["harvest_activations"],
     "harvest.files": ["read_harvest"],
-    "draw.figures": [
-        "plot_distributions",
-        "plot_next_token",
-        "plot_tokens",
-    ],
+    "draw.figures": ["plot_distributions", "plot_next_token", "plot_tokens"],
     "draw.heatmaps": ["plot_layer_token_heatmap", "plot_similarity"],
     "doctor.report": ["check_machine", "short_report"],
 }

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -168,9 +169,7 @@ def contrast_layers(
     numbers = candidate_layers(model, candidates)
     options = {"alpha": alpha, "kl_swapped": kl_swapped, "batch_average": batch_average}
     with record_activations(model, numbers, positions="last") as activations:
-        head = (
-            (lambda hidden: unembed(model, hidden)) if final_norm else model.get_output_embeddings()
-        )
+        head = partial(unembed, model) if final_norm else model.get_output_embeddings()
         processor = ContrastProcessor(activations, head, options)
         try:
             with hooked_layers(outermost, {}, processor.see_inputs):
@@ -201,11 +200,9 @@ class ContrastProcessor(LogitsProcessor):
         Raises ValueError where the last pass did not read this text up to its last token.
         """
         if self.activations is None:
-            raise ValueError(
-                "this processor works inside the `with contrast_layers(...)` block only"
-            )
-        problem = self._problem(input_ids, len(scores))
-        if problem:
+            where = "inside the `with contrast_layers(...)` block"
+            raise ValueError(f"this processor works {where} only")
+        if problem := self._problem(input_ids, len(scores)):
             raise ValueError(
                 f"{problem}, so that the layers recorded last are not those of these scores. "
                 "Layers are contrasted in greedy decoding and sampling: leave out beam search, "

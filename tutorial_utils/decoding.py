@@ -80,10 +80,7 @@ def next_token_probs(
 def check_finite(numbers: torch.Tensor, name: str, model: PreTrainedModel | None = None) -> None:
     """ValueError for NaN, for infinity, and for a row with nothing but -inf, which forbids a token.
 
-    Args:
-        numbers: (..., vocab), logits or probabilities.
-        name: what the message calls them.
-        model: whose numbers they are, for its dtype.
+    `numbers` (..., vocab) are logits or probabilities, `model` tells the message their dtype.
     """
     if (numbers.amax(dim=-1) > -math.inf).all() and (numbers < math.inf).all():  # false for NaN
         return
@@ -135,9 +132,8 @@ def top_tokens(
     for probabilities that are not finite.
     """
     if probs.ndim != 1:
-        raise ValueError(
-            f"probs must be one distribution, (vocab,), not {tuple(probs.shape)}: use probs[0]"
-        )
+        shape = tuple(probs.shape)
+        raise ValueError(f"probs must be one distribution, (vocab,), not {shape}: use probs[0]")
     if not 1 <= k <= len(probs):
         raise ValueError(f"k is {k}: it must be between 1 and {len(probs)}, the vocabulary's size")
     check_finite(probs, "probs")
@@ -219,9 +215,8 @@ def decoding_steps(
         raise ValueError(f"prompt must be one string, not {prompt!r:.80}")
     if max_new_tokens < 1:
         raise ValueError(f"max_new_tokens is {max_new_tokens}: it must be at least 1")
-    return _steps(
-        model, tokenizer, prompt, encode(model, tokenizer, prompt), max_new_tokens, choose
-    )
+    inputs = encode(model, tokenizer, prompt)
+    return _steps(model, tokenizer, prompt, inputs, max_new_tokens, choose)
 
 
 def _steps(
@@ -248,11 +243,9 @@ def _steps(
         cache = getattr(outputs, kv_cache, None)
         logits = outputs.logits[0, -1].float()
         check_finite(logits, f"the logits after {text[-40:]!r}", model)
-        token_id = int(choose(logits))
-        if not 0 <= token_id < len(logits):
-            raise ValueError(
-                f"choose gave {token_id}: token ids here go from 0 to {len(logits) - 1}"
-            )
+        token_id, last = int(choose(logits)), len(logits) - 1
+        if not 0 <= token_id <= last:
+            raise ValueError(f"choose gave {token_id}: token ids here go from 0 to {last}")
         new = ids.new_tensor([[token_id]])
         ids, mask = torch.cat([ids, new], dim=1), torch.cat([mask, mask[:, -1:]], dim=1)
         unread = ids if cache is None else new  # a model with no KV cache reads all again

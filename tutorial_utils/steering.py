@@ -18,12 +18,7 @@ from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
 from tutorial_utils.activations.inputs import input_device
 from tutorial_utils.activations.record_and_edit import edit_activations, read_activations
 from tutorial_utils.decoding import check_finite, end_ids, forward_pass
-from tutorial_utils.encoding import (
-    context_length,
-    encode,
-    pad_rows,
-    prompt_ids,
-)
+from tutorial_utils.encoding import context_length, encode, pad_rows, prompt_ids
 
 # Options of `generate` and the values with which they change nothing.
 PLAIN = {
@@ -46,10 +41,7 @@ class Samples(NamedTuple):
 
 
 def mean_differences(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    texts: list[str],
-    others: list[str],
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: list[str], others: list[str]
 ) -> dict[int, Tensor]:
     """For each layer, the mean activation of `texts` minus that of `others`: {layer: (hidden,)}.
 
@@ -63,16 +55,13 @@ def mean_differences(
     for some in (texts, others):
         rows = prompt_ids(model, tokenizer, some)
         if min(map(len, rows)) == 1:
-            raise ValueError(
-                "a text has only one token, and the first token is left out: give longer texts"
-            )
+            why = "a text has only one token, and the first token is left out"
+            raise ValueError(f"{why}: give longer texts")
         ids, mask = pad_rows(rows, left=False, device=input_device(model)).values()
         activations = read_activations(model, ids, attention_mask=mask)
-        counted = mask.bool()
-        counted[:, 0] = False
-        means.append(
-            {i: h[counted.to(h.device)].float().mean(dim=0) for i, h in activations.items()}
-        )
+        mask[:, 0] = 0
+        kept = {i: h[mask.to(h.device) > 0] for i, h in activations.items()}
+        means.append({i: vectors.float().mean(dim=0) for i, vectors in kept.items()})
     return {layer: means[0][layer] - means[1][layer] for layer in means[0]}
 
 
@@ -127,10 +116,8 @@ def sample_steered(
             **inputs, **options, do_sample=True, logits_processor=[refuse_nan]
         )
     new = ids[:, length:]
-    texts = tokenizer.batch_decode(
-        new, skip_special_tokens=True, clean_up_tokenization_spaces=False
-    )
-    return Samples(texts, _losses(model, inputs, new))
+    plain = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
+    return Samples(tokenizer.batch_decode(new, **plain), _losses(model, inputs, new))
 
 
 @contextmanager

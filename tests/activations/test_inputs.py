@@ -8,7 +8,8 @@ import torch
 import architectures
 from streams import random_ids
 from tutorial_utils import read_activations
-from tutorial_utils.activations.inputs import check_options, ignores_mask, input_device
+from tutorial_utils.activations.inputs import check_options, ignores_mask
+from tutorial_utils.encoding import input_device
 
 
 @pytest.mark.parametrize(

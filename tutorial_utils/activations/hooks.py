@@ -24,6 +24,10 @@ from tutorial_utils.activations.layers import NO_STREAM, DecoderLayers
 LayerFunction = Callable[[int, Tensor], "Tensor | None"]
 
 
+class Stop(Exception):
+    """Raised to leave the forward pass; its argument is what the one who waits for it wants."""
+
+
 @contextmanager
 def hooked_layers(
     where: DecoderLayers,
@@ -35,14 +39,9 @@ def hooked_layers(
     """Call `functions[number](number, hidden)` at each of these layers while the block runs.
 
     `hidden` is (batch, seq, hidden); it is not validated here, callers use `check_stream`. A tensor
-    that the function returns takes its place; None changes nothing.
-
-    Args:
-        where: the decoder layers, and the parts of the model around them, from `locate`.
-        functions: one for each layer number.
-        see_inputs: a forward pre-hook for each part around the one that runs the layers.
-        start_pass: a forward pre-hook for the part that runs the layers.
-        end_pass: a forward hook for that part.
+    that the function returns takes its place; None changes nothing. `start_pass` is a forward
+    pre-hook for the part that runs the layers, `end_pass` a forward hook for it, and `see_inputs` a
+    forward pre-hook for each part around it.
 
     Raises ValueError while another thread has such a block open on this model: the hooks of each
     would act on the passes of the other. Passes themselves may run in any thread.

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers.utils import generic
 
-from tutorial_utils.activations.hooks import aside, hooked_layers
+from tutorial_utils.activations.hooks import Stop, aside, hooked_layers
 from tutorial_utils.activations.layers import locate
 
 if TYPE_CHECKING:  # at run time it would bring in all that transformers can do, in seconds
@@ -46,16 +46,10 @@ def named_arguments(module: nn.Module, args: tuple, kwargs: Mapping) -> Mapping[
 def check_options(
     model: nn.Module, given: Iterable[str], function: str, options: Iterable[str]
 ) -> None:
-    """Raise TypeError for what neither `function` nor the model's forward pass knows by name.
+    """Raise TypeError for a name that `function` was given and the model's forward doesn't know.
 
     Many models take **kwargs and drop what they do not know, so that a misspelt option has no
-    effect and nobody says so.
-
-    Args:
-        model: what the function hands all but its own options to.
-        given: the names that were handed on.
-        function: the name of the function, for the message.
-        options: the names of its own options.
+    effect and nobody says so. `options` are the function's own, for the message.
     """
     unknown = set(given) - ALWAYS_KNOWN - {*parameters(model)}
     if not unknown:
@@ -99,36 +93,31 @@ def ignores_mask(model: nn.Module) -> bool:
     return known
 
 
-class _SeenEnough(Exception):
-    """Raised to leave the forward pass."""
-
-
 @torch.no_grad()
 def _padding_matters(model: nn.Module) -> bool:
     where = locate(model)
     takes_mask = any("mask" in name for layer in where.layers for name in parameters(layer))
     if model.training or not takes_mask:  # dropout would make any two rows differ
         return not takes_mask
-    seen: list[Tensor] = []
 
     def see(number: int, hidden: Tensor) -> None:
-        seen.append(hidden)
-        raise _SeenEnough
+        raise Stop(hidden)
 
+    seen: Tensor | None = None
     ids = torch.tensor([[1, 3], [2, 3]], device=input_device(model))
     mask = torch.tensor([[0, 1], [0, 1]], device=ids.device)
     with aside(), hooked_layers(where, {len(where.layers): see}):
         try:
             model(input_ids=ids, attention_mask=mask, use_cache=False)
-        except _SeenEnough:
-            pass
+        except Stop as reached:
+            seen = reached.args[0]
         except (RuntimeError, TypeError, ValueError):  # a model that wants more than token ids
             return False
-    if not seen:
+    if seen is None:
         raise ValueError(
             "the model leaves its last decoder layer out just now, as in assisted decoding with an "
             "early exit: what it computes there cannot be told by layer number"
         )
-    one, other = seen[0][:, -1].float()
-    tolerance = torch.finfo(seen[0].dtype).eps ** 0.5 * one.abs().max()
+    one, other = seen[:, -1].float()
+    tolerance = torch.finfo(seen.dtype).eps ** 0.5 * one.abs().max()
     return bool(((one - other).abs() > tolerance).any())

@@ -12,22 +12,16 @@ from torch import nn
 def layer_numbers(layers: int | slice | Iterable[int] | None, last: int) -> list[int]:
     """Layer numbers from 0 to `last`, in the order given, each once; ValueError if not there."""
     every = range(last + 1)
-    asked: Iterable[int]
-    if layers is None:
-        asked = every
-    elif isinstance(layers, slice):
-        asked = every[layers]
-    else:
-        asked = layers if isinstance(layers, Iterable) else [layers]
+    asked = slice(None) if layers is None else layers
+    if isinstance(asked, slice):
+        asked = every[asked]
     numbers = []
-    for number in asked:
-        if isinstance(number, bool) or not hasattr(number, "__index__"):
-            raise ValueError(
-                f"a layer is a whole number from 0 to {last}, but {number!r} was given"
-            )
-        if not -last - 1 <= number <= last:
-            raise ValueError(f"layer {number} is not in this model: it has layers 0 to {last}")
-        numbers.append(every[number])
+    for given in asked if isinstance(asked, Iterable) else [asked]:
+        if isinstance(given, bool) or not hasattr(given, "__index__"):
+            raise ValueError(f"a layer is a whole number from 0 to {last}, but {given!r} was given")
+        if not -last - 1 <= given <= last:
+            raise ValueError(f"layer {given} is not in this model: it has layers 0 to {last}")
+        numbers.append(every[given])
     if not numbers:
         raise ValueError(f"no layer was asked for; this model has layers 0 to {last}")
     return list(dict.fromkeys(numbers))
@@ -47,18 +41,8 @@ class DecoderLayers(NamedTuple):
     width: int | None  # hidden size, where the text configuration tells
 
 
-class _Found(NamedTuple):
-    """The way to the decoder layers of a model in which they were found before."""
-
-    config: object
-    # From the model to the list: the name of each part, and what was there.
-    steps: list[tuple[str, weakref.ref[nn.Module]]]
-    length: int  # of the list
-    width: int | None
-
-
-# By model, with weak references only: what is remembered of a model does not keep it in memory.
-_found: weakref.WeakKeyDictionary[nn.Module, _Found] = weakref.WeakKeyDictionary()
+# By model: the path to its list of decoder layers, the list's length, the width, the configuration.
+_found: weakref.WeakKeyDictionary[nn.Module, tuple] = weakref.WeakKeyDictionary()
 
 
 def find_decoder_layers(model: nn.Module) -> nn.ModuleList:
@@ -77,33 +61,22 @@ def find_decoder_layers(model: nn.Module) -> nn.ModuleList:
 def locate(model: nn.Module) -> DecoderLayers:
     """Find the decoder layers, as `find_decoder_layers`, and the parts of the model around them.
 
-    A search takes a while, so what it finds is remembered for as long as nothing has changed.
+    A search takes a while: its path is remembered, and walked while it leads to such a list.
     """
     # `torch.compile` wraps a model in another.
     model = getattr(model, "_modules", {}).get("_orig_mod", model)
-    found = _found.get(model) if isinstance(model, nn.Module) else None
-    where = found and _look_again(model, found)
-    if not where:
-        where, path = _search(model)
-        parts = zip(path.split("."), (*where.owners[1:], where.layers))
-        steps = [(name, weakref.ref(part)) for name, part in parts]
-        _found[model] = _Found(model.config, steps, len(where.layers), where.width)
+    if isinstance(model, nn.Module) and model in _found:
+        path, length, width, config = _found[model]
+        parts: list[Any] = [model]
+        for name in path.split("."):
+            parts.append(getattr(parts[-1], "_modules", {}).get(name))
+        *owners, layers = parts
+        fits = isinstance(layers, nn.ModuleList) and len(layers) == length
+        if fits and model.config is config:
+            return DecoderLayers(layers, owners, width)
+    where, path = _search(model)
+    _found[model] = path, len(where.layers), where.width, model.config
     return where
-
-
-def _look_again(model: nn.Module, found: _Found) -> DecoderLayers | None:
-    """The layers where they were found before; None where something has changed."""
-    owners: list[nn.Module] = []
-    part = model
-    for name, known in found.steps:
-        child = part._modules.get(name)
-        if child is None or child is not known():
-            return None
-        owners.append(part)
-        part = child
-    if not isinstance(part, nn.ModuleList) or len(part) != found.length:
-        return None
-    return DecoderLayers(part, owners, found.width) if model.config is found.config else None
 
 
 def _search(model: nn.Module) -> tuple[DecoderLayers, str]:

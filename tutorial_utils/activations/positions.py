@@ -24,25 +24,22 @@ def check_positions(positions: Positions) -> str | list[int] | None:
 
 def listed_columns(positions: list[int], seq: int) -> Tensor:
     """The columns asked for, (1, positions); ValueError for one that is not among `seq`."""
-    wrong = [number for number in positions if not -seq <= number < seq]
-    if wrong:
-        raise ValueError(
-            f"position {wrong[0]} is not in this input: it has positions 0 to {seq - 1}"
-        )
+    for number in positions:
+        if not -seq <= number < seq:
+            last = seq - 1
+            raise ValueError(
+                f"position {number} is not in this input: it has positions 0 to {last}"
+            )
     return torch.tensor([positions])
 
 
 def real_tokens(mask: object, seq: int, past: int | None) -> Tensor | None:
     """Which of the tokens of a pass are not padding, (batch, seq); None where all are real.
 
-    Args:
-        mask: as the caller gave it to the model, (batch, all tokens so far). Inside `generate`
-            transformers may have made it (batch, 1, query, key), one for each kind of layer. There
-            a token is real if it may look at itself.
-        seq: the number of tokens in this pass.
-        past: the number of tokens that the KV cache holds before it; None where it cannot tell.
-
-    Raises ValueError for a mask of another form.
+    `mask` is as the caller gave it to the model, (batch, all tokens so far). Inside `generate`
+    transformers may have made it (batch, 1, query, key), one for each kind of layer: there a token
+    is real if it may look at itself. `seq` counts the tokens of this pass, `past` those that the
+    KV cache holds before it; None where it cannot tell. ValueError for a mask of another form.
     """
     given = mask
     if isinstance(mask, Mapping):  # None for a kind of layer: nothing is hidden but the future

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -11,26 +10,21 @@ from torch import Tensor
 NO_REAL_TOKEN = 'positions="last": a row of this input has no real token'
 
 
-@dataclass
 class Record:
     """What a recorder has kept so far, for `Activations` to read."""
 
-    layers: list[int]  # the layer numbers asked for, in that order
-    count: int  # how many decoder layers the model has
-    # One tensor for each forward pass, joined when read; None where the pass left the layer out.
-    passes: dict[int, list[Tensor | None]] = field(default_factory=dict)
-    changed_in_place: set[int] = field(default_factory=set)  # layers whose tensor was changed
-    # "last" was asked for, and a row of the last pass has no real token.
-    has_padding_row: bool = False
-    copying: dict[torch.device, torch.cuda.Stream] = field(default_factory=dict)  # to the host
-
-    def __post_init__(self) -> None:
+    def __init__(self, layers: list[int], count: int) -> None:
+        self.layers = layers  # the layer numbers asked for, in that order
+        self.count = count  # how many decoder layers the model has
+        self.copying: dict[torch.device, torch.cuda.Stream] = {}  # to the host
         self.forget()
 
     def forget(self) -> None:
         """Begin anew: a pass comes that does not continue what was kept."""
-        self.passes = {number: [] for number in self.layers}
-        self.changed_in_place = set()
+        # A tensor for each forward pass, joined when read; None where the pass left the layer out.
+        self.passes: dict[int, list[Tensor | None]] = {number: [] for number in self.layers}
+        self.changed_in_place: set[int] = set()  # layers whose tensor was changed
+        # "last" was asked for, and a row of the last pass has no real token.
         self.has_padding_row = False
 
     def crop(self, kept: int) -> None:

@@ -13,12 +13,12 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from tutorial_utils.activations.hooks import check_stream, hooked_layers
+from tutorial_utils.activations.hooks import Stop, check_stream, hooked_layers
 from tutorial_utils.activations.inputs import check_options, parameters
 from tutorial_utils.activations.layers import layer_numbers, locate
 from tutorial_utils.activations.positions import Positions, check_positions
 from tutorial_utils.activations.reader import Activations, Record
-from tutorial_utils.activations.recorder import Options, Recorder, Stop
+from tutorial_utils.activations.recorder import Options, Recorder
 
 
 @contextmanager

@@ -5,12 +5,12 @@ from __future__ import annotations
 import weakref
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from tutorial_utils.activations.hooks import check_stream
+from tutorial_utils.activations.hooks import Stop, check_stream
 from tutorial_utils.activations.inputs import ignores_mask, named_arguments
 from tutorial_utils.activations.kv_cache import (
     cache_candidates,
@@ -24,20 +24,14 @@ from tutorial_utils.activations.positions import last_columns, listed_columns, r
 from tutorial_utils.activations.reader import NO_REAL_TOKEN, Record
 
 
-@dataclass
-class Options:
+class Options(NamedTuple):
     """How `record_activations` was asked to keep what it records."""
 
-    positions: str | list[int] | None = None
-    to: torch.device | str | None = None
-    dtype: torch.dtype | None = None
-    detach: bool = True
-    stop_at: int | None = None  # the layer number after which nothing is computed
-
-    @property
-    def keep_by_reference(self) -> bool:
-        """Whether what a layer gives is kept as it is."""
-        return self.positions is None and self.to is None and self.dtype is None
+    positions: str | list[int] | None
+    to: torch.device | str | None
+    dtype: torch.dtype | None
+    detach: bool
+    stop_at: int | None  # the layer number after which nothing is computed
 
 
 class Recorder:
@@ -50,7 +44,8 @@ class Recorder:
 
     def __init__(self, record: Record, options: Options, where: DecoderLayers) -> None:
         self.record, self.options, self._where = record, options, where
-        self._by_reference = options.keep_by_reference  # looked up once, and not at each layer
+        # Whether what a layer gives is kept as it is.
+        self._by_reference = (options.positions, options.to, options.dtype) == (None, None, None)
         self._first = self._tokens = 0  # place of the first token recorded, how many there are
         # The caches that the last pass left, and the first tensor in each.
         self._left: list[tuple[weakref.ref, weakref.ref]] = []
@@ -253,10 +248,6 @@ def refuse_tried_tokens(given: Mapping[str, object]) -> None:
             f'positions="last" does not go with logits_to_keep={tried} and a KV cache, as in '
             "assisted decoding, which tries several tokens at once: record all positions"
         )
-
-
-class Stop(Exception):
-    """Raised to leave the forward pass; its argument is the recorder that has all it wants."""
 
 
 def copy_to_host(hidden: Tensor, streams: dict[torch.device, torch.cuda.Stream]) -> Tensor:

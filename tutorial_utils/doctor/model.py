@@ -46,10 +46,8 @@ def shipped_model() -> Iterator[Check]:
         yield Check(what, "problem", f"does not run: {error}", INSTALL)
         return
     found = f'"{PROMPT}" goes on with "{token}" (probability {probability:.2f})'
-    if token == ANSWER:
-        yield Check(what, "ok", found)
-    else:
-        yield Check(what, "warning", found, f'expected "{ANSWER}": are its files whole?')
+    todo = "" if token == ANSWER else f'expected "{ANSWER}": are its files whole?'
+    yield Check(what, "warning" if todo else "ok", found, todo)
 
 
 def chosen_model() -> Iterator[Check]:

@@ -19,10 +19,7 @@ SHORT = {"device", "memory", "GPU 0", "TUTORIAL_MODEL", "does it run"}
 
 
 def check_machine() -> list[Check]:
-    """Look at everything that the series needs.
-
-    No weights are downloaded, nothing is changed.
-    """
+    """Look at everything that the series needs; no weights are downloaded, nothing is changed."""
     checks = _guarded("packages", _versions)
     try:
         from tutorial_utils.doctor import machine, model
@@ -66,10 +63,8 @@ def short_report(checks: Sequence[Check]) -> str:
 
 def verdict(checks: Sequence[Check]) -> str:
     """The last line of the report: does the series run here?"""
-    problems = sum(check.state == "problem" for check in checks)
-    if problems:
-        return f"Problems: {problems}. What to do is next to ->."
-    return "The series runs here."
+    count = sum(check.state == "problem" for check in checks)
+    return f"Problems: {count}. What to do is next to ->." if count else "The series runs here."
 
 
 def main(arguments: Sequence[str] = ()) -> int:

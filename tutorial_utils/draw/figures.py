@@ -26,7 +26,6 @@ MONO = "DejaVu Sans Mono"  # comes with matplotlib
 FONT: dict[str, Any] = {"family": MONO, "parse_math": False}
 CHARACTER = 0.602 / 72  # its width in inches for each point of size, the same for all characters
 MARKERS = "osD^vP"  # beside OKABE_ITO, so that nothing is told apart by colour alone
-TOKEN_AXIS = "token (␣ is a space)"
 
 
 class NotebookFigure(Figure):
@@ -109,7 +108,7 @@ def plot_distributions(
     name_columns(axes, tokens, WIDTH - 1)
     axes.set_ylabel("probability")
     axes.spines[["top", "right"]].set_visible(False)
-    names = [str(label) for label in distributions]
+    names = list(map(str, distributions))
     lines = -(-len(names) // max(1, 88 // (max(len(drawable(name)) for name in names) + 6)))
     columns = -(-len(names) // lines)
     above = {"loc": "lower center", "bbox_to_anchor": (0.5, 1), "ncols": columns}
@@ -153,9 +152,7 @@ def longest_label(tokens: Sequence[str]) -> float:
     return 9 * CHARACTER * max((len(token_label(token)) for token in tokens), default=0)
 
 
-def add_legend(
-    owner: Axes | Figure, parts: Iterable[Any], names: Sequence[str], **options: Any
-) -> None:
+def add_legend(owner: Axes | Figure, parts: Iterable, names: Sequence[str], **options: Any) -> None:
     """A legend whose names are shown as they are, `_x` and `$x$` too."""
     legend = owner.legend(parts, [""] * len(names), **{"frameon": False, **options})
     for text, name in zip(legend.get_texts(), names, strict=True):
@@ -237,7 +234,7 @@ def name_columns(axes: Axes, labels: list[str], width: float) -> None:
     flat = max(map(len, labels)) + 1 < width / len(labels) / (9 * CHARACTER)
     places = range(0, len(labels), step)
     axes.set_xticks(places, labels[::step], rotation=0 if flat else 90, fontsize=9, **FONT)
-    axes.set_xlabel(TOKEN_AXIS + (f", one of {step} is named" if step > 1 else ""))
+    axes.set_xlabel("token (␣ is a space)" + (f", one of {step} is named" if step > 1 else ""))
 
 
 def write(axes: Axes, x: float, y: float, text: str, **style: Any) -> None:

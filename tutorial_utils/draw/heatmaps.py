@@ -63,10 +63,9 @@ def plot_similarity(
     """
     values = as_array(similarity)
     layers = [*(range(len(values)) if layers is None else layers)]
-    if values.shape != (len(layers), len(layers)) or not layers:
-        raise ValueError(
-            f"similarity must be (layers, layers), here {(len(layers),) * 2}, not {values.shape}"
-        )
+    square = (len(layers), len(layers))
+    if values.shape != square or not layers:
+        raise ValueError(f"similarity must be (layers, layers), here {square}, not {values.shape}")
     figure = new_figure(4.2, title, 5.5)
     axes = figure.add_subplot()
     least = min(0, values[np.isfinite(values)].min(initial=0))
@@ -119,8 +118,7 @@ def draw_heatmap(
             if not isinstance(cell, str):
                 cell = f"{float(cell):.0f}" if abs(cell) >= 100 else f"{float(cell):.3g}"
             color = GREY if np.isnan(shown[layer, column]) else image.to_rgba(shown[layer, column])
-            ink = ink_on(color)
-            write(axes, column, layer, token_label(cell, fits), fontsize=9, color=ink)
+            write(axes, column, layer, token_label(cell, fits), fontsize=9, color=ink_on(color))
 
 
 def _mark_not_finite(axes: Axes, values: np.ndarray, fits: int) -> None:

@@ -32,19 +32,15 @@ def ink_on(color: Any) -> str:
     By the relative luminance of WCAG 2.1. The contrast is at least 4.5, even at a luminance of
     0.179, where black and white do equally well.
     """
-    linear = [
-        part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4
-        for part in to_rgb(color)
-    ]
+    rgb = to_rgb(color)
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in rgb]
     luminance = sum(w * part for w, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
     return "black" if luminance > 0.179 else "white"
 
 
 def visible(text: str, limit: int = 24) -> str:
     """A token to read: each space as ␣, escapes for what has no picture, cut after `limit`."""
-    shown = "".join(
-        "␣" if char == " " else char if char.isprintable() else repr(char)[1:-1] for char in text
-    )
+    shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text).replace(" ", "␣")
     return shown if len(shown) <= limit else shown[: limit - 1] + "…"
 
 
@@ -73,11 +69,7 @@ class BarRow(NamedTuple):
 
 
 def bar_table(
-    heads: Sequence[str],
-    rows: Sequence[BarRow],
-    *,
-    caption: str = "",
-    widths: Sequence[str] = (),
+    heads: Sequence[str], rows: Sequence[BarRow], *, caption: str = "", widths: Sequence[str] = ()
 ) -> str:
     """Rows of a name, a bar or two and what they say in words, under `heads`.
 
@@ -153,9 +145,8 @@ def heatmap_html(
     )
     above = "text-align:left;font-weight:bold;white-space:nowrap"
     caption = f'<caption style="{above}">{html.escape(title)}</caption>'
-    return scrolling_table(
-        f"{caption}<tbody>{''.join(lines)}</tbody><tfoot><tr><td></td>{heads}</tr></tfoot>"
-    )
+    foot = f"<tfoot><tr><td></td>{heads}</tr></tfoot>"
+    return scrolling_table(f"{caption}<tbody>{''.join(lines)}</tbody>{foot}")
 
 
 def scrolling_table(content: str, name: str = "") -> str:

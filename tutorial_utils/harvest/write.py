@@ -74,7 +74,7 @@ def harvest_activations(
             f"shard={shard}, batch_tokens={batch_tokens}, process {process} of {processes}"
         )
     layers = layer_numbers(layers, len(find_decoder_layers(model)))
-    lines = count_lines(prompts)
+    count = count_lines(prompts)
     about = {
         "model": model.config.name_or_path,
         "revision": _revision(model),
@@ -82,17 +82,18 @@ def harvest_activations(
         "hidden": model.config.get_text_config(decoder=True).hidden_size,
         "layers": layers,
         "positions": positions,
-        "lines": lines,
+        "lines": count,
         "shard": shard,
-        "shards": -(-lines // shard),
+        "shards": -(-count // shard),
     }
     open_folder(out, about)
     written = 0
-    mine = {k: min(shard, lines - k * shard) for k in range(process, about["shards"], processes)}
-    done = sum(count for k, count in mine.items() if shard_path(out, k).exists())
+    mine = {k: min(shard, count - k * shard) for k in range(process, about["shards"], processes)}
+    done = sum(size for k, size in mine.items() if shard_path(out, k).exists())
     bar = tqdm(total=sum(mine.values()), initial=done, unit="prompt", disable=not progress)
-    with bar:
-        for number, window in enumerate(_windows(prompts, shard)):
+    with bar, open(prompts, "rb") as lines:
+        windows = iter(lambda: list(islice(lines, shard)), [])  # until there is no line left
+        for number, window in enumerate(windows):
             if number not in mine:
                 continue
             path, digest = shard_path(out, number), hashlib.sha256(b"".join(window)).hexdigest()
@@ -114,9 +115,8 @@ def harvest_activations(
 def count_lines(prompts: Path) -> int:
     """Lines of the file, with and without text; ValueError where none has text."""
     if prompts.exists() and not prompts.is_file():
-        raise ValueError(
-            f"'{prompts}' is no plain file: it is read twice, so write it to disk first"
-        )
+        todo = "it is read twice, so write it to disk first"
+        raise ValueError(f"'{prompts}' is no plain file: {todo}")
     total = full = 0
     with open(prompts, "rb") as lines:
         for line in lines:
@@ -124,12 +124,6 @@ def count_lines(prompts: Path) -> int:
     if not full:
         raise ValueError(f"'{prompts}' holds no prompt: write one on each line")
     return total
-
-
-def _windows(prompts: Path, size: int) -> Iterator[list[bytes]]:
-    with open(prompts, "rb") as lines:
-        while window := list(islice(lines, size)):
-            yield window
 
 
 def _texts(window: list[bytes], first: int, prompts: Path) -> dict[int, str]:

@@ -54,9 +54,8 @@ def read_config(source: str | Path, label: str, *, here: bool) -> PretrainedConf
             f"A newer one may: `pip install -U transformers`. {OTHERS}"
         )
     with plain_errors(source, label):
-        config = AutoConfig.from_pretrained(
-            str(source), local_files_only=here, trust_remote_code=False, **PLAIN
-        )
+        only = {"local_files_only": here, "trust_remote_code": False}
+        config = AutoConfig.from_pretrained(str(source), **only)
     _check_kind(config, label)
     _check_version(settings, config, label)
     for part in (config, *_parts(config).values()):
@@ -67,11 +66,8 @@ def read_config(source: str | Path, label: str, *, here: bool) -> PretrainedConf
             part._attn_implementation = None
     asked = settings.get("attn_implementation") or settings.get("_attn_implementation")
     if asked not in ATTENTION:
-        warnings.warn(
-            f"{label} asks for the attention of {asked}; that of torch is used, which runs "
-            "everywhere",
-            stacklevel=3,
-        )
+        instead = "that of torch is used, which runs everywhere"
+        warnings.warn(f"{label} asks for the attention of {asked}; {instead}", stacklevel=3)
     return config
 
 
@@ -100,8 +96,7 @@ def _check_version(settings: dict[str, Any], config: PretrainedConfig, label: st
     transformers keeps every key, whether or not the model's code reads it. In 5 the base of the
     rotary positions moved to another key: 4 computes with its default in place of the file's.
     """
-    written = str(settings.get("transformers_version"))
-    own = Version(__version__)
+    written, own = str(settings.get("transformers_version")), Version(__version__)
     try:
         made = Version(written)
     except InvalidVersion:

