@@ -175,12 +175,6 @@ def test_rows_are_what_each_prompt_gives_alone(kind):
         torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
 
 
-def test_steering_does_not_read_padding():
-    model = test_architectures.build("rwkv")
-    with pytest.raises(ValueError, match=r"reads padding as if it were text"):
-        sample_steered(model, NumberTokenizer(), ["5 9 17", "8 3"], {}, 1)
-
-
 def test_roberta_reads_fewer_tokens_than_it_has_positions():
     model = test_architectures.build("roberta")
     length = context_length(model)

@@ -33,14 +33,6 @@ from tutorial_utils import (
 from tutorial_utils.lens import unembed
 
 
-def test_hooks_gone_after_the_block(model):
-    before = count_hooks(model)
-    with record_activations(model):
-        model(random_ids())
-        assert count_hooks(model) > before
-    assert count_hooks(model) == before
-
-
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, GeneratorExit])
 @pytest.mark.parametrize("layer", range(LAYERS))
 def test_hooks_gone_after_an_error(llama, error, layer):
