@@ -97,64 +97,56 @@ BROKEN: dict[str, Callable[[Path], object]] = {
         ),
         write_into(d / "config.json", vocab_size=9),
     ),
-    **{
-        f"config.json: {settings}": lambda d, settings=settings: write_into(
-            d / "config.json", **settings
-        )
-        for settings in (
-            {"model_type": None},
-            {"model_type": ["llama"]},
-            {"model_type": "strange"},
-            {"model_type": "bert"},
-            {"model_type": "t5"},
-            {"model_type": "gemma3"},
-            {"auto_map": 5, "model_type": "strange"},
-            {"hidden_size": "large"},
-            {"hidden_size": 0},
-            {"hidden_size": 64},
-            {"num_attention_heads": 3},
-            {"num_hidden_layers": -1},
-            {"vocab_size": None},
-            {"vocab_size": 10**7},
-            {"hidden_act": "unheard-of"},
-            {"rope_parameters": {"rope_type": "unheard-of"}},
-            {"quantization_config": {"quant_method": "unheard-of"}},
-            {"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}},
-            {"transformers_version": "99.0.0", "new_key": 3},
-            {"max_position_embeddings": 2},
-        )
-    },
-    **{
-        f"tokenizer_config.json: {settings}": lambda d, settings=settings: write_into(
-            d / "tokenizer_config.json", **settings
-        )
-        for settings in (
-            {"chat_template": "{{ raise_exception('system message first') }}"},
-            {"chat_template": TWO_TEMPLATES},
-            {"chat_template": "{% endfor %}"},
-            {"tokenizer_class": "UnheardOf"},
-            {"tokenizer_class": 5},
-            {"tokenizer_class": "BertTokenizer"},
-            {"tokenizer_class": "T5Tokenizer"},
-            {"model_input_names": 5},
-            {"auto_map": {"AutoTokenizer": ["code.Tokenizer", None]}, "tokenizer_class": "Own"},
-            {"extra_special_tokens": ["<a>"]},
-            {"bos_token": 5},
-            {"eos_token": "<not in the vocabulary>"},
-            {"model_max_length": "long"},
-        )
-    },
-    **{
-        f"generation_config.json: {settings}": lambda d, settings=settings: write_into(
-            d / "generation_config.json", **settings
-        )
-        for settings in (
-            {"eos_token_id": "x"},
-            {"eos_token_id": []},
-            {"eos_token_id": [[1]]},
-            {"pad_token_id": -5},
-            {"cache_implementation": "unheard-of"},
-            {"num_beams": 4, "num_return_sequences": 4},
-        )
-    },
+}
+SETTINGS = {
+    "config.json": [
+        {"model_type": None},
+        {"model_type": ["llama"]},
+        {"model_type": "strange"},
+        {"model_type": "bert"},
+        {"model_type": "t5"},
+        {"model_type": "gemma3"},
+        {"auto_map": 5, "model_type": "strange"},
+        {"hidden_size": "large"},
+        {"hidden_size": 0},
+        {"hidden_size": 64},
+        {"num_attention_heads": 3},
+        {"num_hidden_layers": -1},
+        {"vocab_size": None},
+        {"vocab_size": 10**7},
+        {"hidden_act": "unheard-of"},
+        {"rope_parameters": {"rope_type": "unheard-of"}},
+        {"quantization_config": {"quant_method": "unheard-of"}},
+        {"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}},
+        {"transformers_version": "99.0.0", "new_key": 3},
+        {"max_position_embeddings": 2},
+    ],
+    "tokenizer_config.json": [
+        {"chat_template": "{{ raise_exception('system message first') }}"},
+        {"chat_template": TWO_TEMPLATES},
+        {"chat_template": "{% endfor %}"},
+        {"tokenizer_class": "UnheardOf"},
+        {"tokenizer_class": 5},
+        {"tokenizer_class": "BertTokenizer"},
+        {"tokenizer_class": "T5Tokenizer"},
+        {"model_input_names": 5},
+        {"auto_map": {"AutoTokenizer": ["code.Tokenizer", None]}, "tokenizer_class": "Own"},
+        {"extra_special_tokens": ["<a>"]},
+        {"bos_token": 5},
+        {"eos_token": "<not in the vocabulary>"},
+        {"model_max_length": "long"},
+    ],
+    "generation_config.json": [
+        {"eos_token_id": "x"},
+        {"eos_token_id": []},
+        {"eos_token_id": [[1]]},
+        {"pad_token_id": -5},
+        {"cache_implementation": "unheard-of"},
+        {"num_beams": 4, "num_return_sequences": 4},
+    ],
+}
+BROKEN |= {
+    f"{file}: {wrong}": lambda d, file=file, wrong=wrong: write_into(d / file, **wrong)
+    for file, settings in SETTINGS.items()
+    for wrong in settings
 }

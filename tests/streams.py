@@ -76,6 +76,13 @@ def hidden_states(model, ids: Tensor | None = None, **inputs) -> list[Tensor]:
     return run_by_hand(model, random_ids() if ids is None else ids, **inputs)[1]
 
 
+def own_hooks(model: torch.nn.Module) -> list:
+    """The package's hooks on all modules; those of transformers and of a test are others."""
+    kinds = ("_forward_hooks", "_forward_pre_hooks")
+    hooks = [hook for m in model.modules() for kind in kinds for hook in getattr(m, kind).values()]
+    return [hook for hook in hooks if hook.__module__.startswith("tutorial_utils")]
+
+
 def stream(output) -> Tensor:
     """The residual stream in what a decoder layer returns, by kind and by version of its own."""
     return output[0] if isinstance(output, tuple) else output

@@ -17,8 +17,6 @@ from tutorial_utils import (
     encode,
     jensen_shannon,
     load_model,
-    logit_lens,
-    record_activations,
 )
 
 PROMPTS = ["The capital of France is", "Anna has the red ball. Who", "a"]
@@ -155,13 +153,6 @@ def test_contrast_logits_is_what_the_loops_give(alpha, swapped):
             want = torch.tensor([found[layer] for layer in early])
             torch.testing.assert_close(got.divergence[:, row, column], want)
     assert len(got.layer.unique()) > 1  # else the choice was not tested
-
-
-def test_swapping_the_kl_changes_the_layer_somewhere():
-    final = random_logits(200, 8)
-    early = {layer: random_logits(200, 8, seed=layer) for layer in (1, 2, 3)}
-    paper, released = (contrast_logits(final, early, kl_swapped=s).layer for s in (False, True))
-    assert 0 < int((paper != released).sum()) < 200
 
 
 def test_the_batch_average_gives_all_rows_one_layer():
@@ -322,7 +313,7 @@ def test_generate_is_what_the_loops_give(model_and_tokenizer, switches):
     assert (tokens[0].tolist(), picked[0].tolist()) == want
 
 
-# Swapping the KL divergences has a test of its own above, on more positions.
+# What swapping the KL divergences changes is compared above, on more positions.
 @pytest.mark.parametrize("switches", [s for s in SWITCHES[1:] if set(s) != {"swapped"}], ids=str)
 def test_each_switch_changes_what_is_generated(model_and_tokenizer, switches):
     model, tokenizer = model_and_tokenizer
@@ -345,19 +336,6 @@ def test_a_left_padded_batch_is_each_prompt_alone(model_and_tokenizer):
     assert (together == together[0]).all() and not torch.equal(together, picked)
 
 
-def test_one_pass_over_what_was_generated_picks_the_same_layers(model_and_tokenizer):
-    model, tokenizer = model_and_tokenizer
-    inputs = encode(model, tokenizer, PROMPTS[0])
-    tokens, picked = generated(model, inputs, [1, 3], steps=8)
-    whole = torch.cat([inputs["input_ids"], tokens], dim=1)[:, :-1]
-    with record_activations(model) as activations, torch.no_grad():
-        model(whole)
-    lens = logit_lens(model, activations)
-    result = contrast_logits(lens[5], {i: lens[i] for i in (1, 3)})
-    assert torch.equal(result.layer[:, -8:], picked)
-    assert torch.equal(result.scores[:, -8:].argmax(dim=-1), tokens)
-
-
 @pytest.mark.parametrize(
     "options", [{"use_cache": False}, {"num_return_sequences": 3, "do_sample": True}]
 )
@@ -376,18 +354,6 @@ def test_other_ways_to_generate(model_and_tokenizer, options):
                 **inputs, logits_processor=[contrast], **{**settings, "use_cache": True}
             )
         assert torch.equal(ids, cached)
-
-
-def test_sampling_stays_inside_the_plausibility_set(model_and_tokenizer):
-    model, tokenizer = model_and_tokenizer
-    inputs = encode(model, tokenizer, PROMPTS[0])
-    with contrast_layers(model, [2], alpha=0.5) as contrast:
-        torch.manual_seed(0)
-        settings = {"do_sample": True, "num_return_sequences": 64, "max_new_tokens": 1}
-        out = model.generate(**inputs, logits_processor=[contrast], **settings, pad_token_id=0)
-    with torch.no_grad():
-        probs = model(**inputs).logits[0, -1].softmax(dim=-1)
-    assert (probs[out[:, -1]] >= 0.499 * probs.max()).all()
 
 
 def test_beam_search_is_refused_in_words(model_and_tokenizer):

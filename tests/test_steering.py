@@ -2,6 +2,7 @@
 
 import random
 import re
+from functools import partial
 
 import pytest
 import torch
@@ -46,11 +47,6 @@ def test_mean_differences_equal_plain_loops(tiny):
         assert got[layer].shape == (model.config.hidden_size,)
 
 
-def test_the_direction_of_texts_and_themselves_is_zero(tiny):
-    got = mean_differences(*tiny, HAPPY, HAPPY)
-    assert all(vector.abs().max() == 0 for vector in got.values())
-
-
 def test_mean_differences_wants_texts(pocket):
     with pytest.raises(ValueError, match="the list is empty"):
         mean_differences(*pocket, HAPPY, [])
@@ -70,31 +66,23 @@ def test_a_text_of_one_token_is_refused(tmp_path):
 def test_equal_to_generate_with_a_hook(tiny, strength):
     model, tokenizer = tiny
     vector, prompts = vector_for(model), ["Anna has the ball.", "Once upon a time there was"]
-    inputs = encode(model, tokenizer, prompts)
+    inputs, vectors = encode(model, tokenizer, prompts), {2: vector, 3: vector.flip(0)}
 
-    def add(module, args, output):
+    def add(layer, module, args, output):
         if isinstance(output, tuple):
-            return (output[0] + strength * vector, *output[1:])
-        return output + strength * vector
+            return (output[0] + strength * vectors[layer], *output[1:])
+        return output + strength * vectors[layer]
 
-    handle = layers_of(model)[1].register_forward_hook(add)
+    layers = layers_of(model)
+    handles = [layers[i - 1].register_forward_hook(partial(add, i)) for i in vectors]
     torch.manual_seed(5)
     ids = model.generate(**inputs, do_sample=True, top_k=0, max_new_tokens=8)
-    handle.remove()
-    want = tokenizer.batch_decode(ids[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-    got = sample_steered(model, tokenizer, prompts, {2: vector}, strength, max_new_tokens=8, seed=5)
-    assert got.texts == want
-    assert got.losses.shape == (2,) and (got.losses > 0).all()
-
-
-def test_strength_zero_is_no_steering_and_a_strong_push_is_not(tiny):
-    model, tokenizer = tiny
-    prompts, vector = ["Anna has the ball."] * 4, vector_for(model, 30)
-    plain = sample_steered(model, tokenizer, prompts, {}, 1)
-    assert sample_steered(model, tokenizer, prompts, {1: vector}, 0).texts == plain.texts
-    assert sample_steered(model, tokenizer, prompts, {1: vector}, 1).texts != plain.texts
-    both = sample_steered(model, tokenizer, prompts, {1: vector, 3: vector}, 1)
-    assert both.texts != sample_steered(model, tokenizer, prompts, {1: vector}, 1).texts
+    for handle in handles:
+        handle.remove()
+    new = ids[:, inputs["input_ids"].shape[1] :]
+    got = sample_steered(model, tokenizer, prompts, vectors, strength, max_new_tokens=8, seed=5)
+    assert got.texts == tokenizer.batch_decode(new, skip_special_tokens=True)
+    torch.testing.assert_close(got.losses, _losses(model, inputs, new))  # the unedited model's
 
 
 def test_a_direction_for_each_prompt(tiny):
@@ -174,14 +162,6 @@ def test_losses_of_padded_prompts_up_to_the_end_token(tiny):
         torch.testing.assert_close(got[row], want, rtol=1e-4, atol=1e-4)
 
 
-def test_the_loss_is_the_unedited_models(tiny):
-    model, tokenizer = tiny
-    prompts, vector = ["Anna has the ball."] * 8, vector_for(model, 60)
-    plain = sample_steered(model, tokenizer, prompts, {}, 0)
-    pushed = sample_steered(model, tokenizer, prompts, {3: vector}, 1)
-    assert pushed.losses.mean() > plain.losses.mean()
-
-
 def test_nothing_is_left(tiny):
     model, tokenizer = tiny
     hooks, vector = count_hooks(model), vector_for(model)
@@ -213,7 +193,7 @@ def mood_shares(pocket, openings, vectors, strength) -> tuple[dict[str, float], 
     return shares, samples.losses.mean().item()
 
 
-def test_a_strength_turns_the_stories_and_a_random_direction_does_not(pocket, capsys):
+def test_a_strength_turns_the_stories_and_a_random_direction_does_not(pocket):
     """80% take the mood, the control stays within 15 points, and the loss at most doubles."""
     rng = random.Random(7)
     openings = [corpus.story_opening(rng)[0] for _ in range(100)]
@@ -233,11 +213,6 @@ def test_a_strength_turns_the_stories_and_a_random_direction_does_not(pocket, ca
         toward = "happy" if strength > 0 else "sad"
         steered, loss = mood_shares(pocket, openings, {layer: direction}, strength)
         control, _ = mood_shares(pocket, openings, {layer: noise}, strength)
-        with capsys.disabled():
-            print(
-                f"\nstrength {strength}: {toward} {steered[toward]:.0%}, with random directions "
-                f"{control[toward]:.0%}, without {usual[toward]:.0%}; loss {loss:.2f}"
-            )
         moved = abs(control[toward] - usual[toward])
         if steered[toward] >= 0.8 and moved <= 0.15 and loss <= 2 * usual_loss:
             reached[toward] = strength

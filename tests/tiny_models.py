@@ -6,16 +6,13 @@ folder back. The same seed gives the same weights.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import (
-    GPT2Config,
     GPT2LMHeadModel,
-    LlamaConfig,
     LlamaForCausalLM,
     PreTrainedModel,
     PreTrainedTokenizerFast,
@@ -107,22 +104,15 @@ def make_llama(
     **config: object,
 ) -> Path:
     """A Llama with 4 attention heads, 2 key/value heads and a BOS added by its tokenizer."""
-    tokenizer = llama_tokenizer()
     settings = {
-        "vocab_size": len(tokenizer),
         "hidden_size": hidden,
         "intermediate_size": 2 * hidden,
         "num_hidden_layers": layers,
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
         "max_position_embeddings": context,
-        "initializer_range": 0.2,  # wide, so that predictions are not all alike
-        "bos_token_id": tokenizer.bos_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
     }
-    with _seeded(seed):
-        model = LlamaForCausalLM(LlamaConfig(**{**settings, **config}))
-    return _save(model.to(dtype), tokenizer, folder)
+    return _make(LlamaForCausalLM, llama_tokenizer(), {**settings, **config}, folder, seed, dtype)
 
 
 def make_gpt2(
@@ -136,32 +126,26 @@ def make_gpt2(
     **config: object,
 ) -> Path:
     """A GPT-2 with 4 attention heads, no BOS added and no pad token."""
-    tokenizer = gpt2_tokenizer()
-    settings = {
-        "vocab_size": len(tokenizer),
-        "n_embd": hidden,
-        "n_layer": layers,
-        "n_head": 4,
-        "n_positions": context,
-        "initializer_range": 0.2,
-        "bos_token_id": tokenizer.bos_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-    }
-    with _seeded(seed):
-        model = GPT2LMHeadModel(GPT2Config(**{**settings, **config}))
-    return _save(model.to(dtype), tokenizer, folder)
+    settings = {"n_embd": hidden, "n_layer": layers, "n_head": 4, "n_positions": context}
+    return _make(GPT2LMHeadModel, gpt2_tokenizer(), {**settings, **config}, folder, seed, dtype)
 
 
-@contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """The same random numbers each time, and the caller's own stream left as it was."""
-    with torch.random.fork_rng(devices=[]):
+def _make(
+    model_class: type[PreTrainedModel],
+    tokenizer: PreTrainedTokenizerFast,
+    settings: dict,
+    folder: Path | str,
+    seed: int,
+    dtype: torch.dtype,
+) -> Path:
+    tokens = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
+    tokens["vocab_size"] = len(tokenizer)
+    wide = {"initializer_range": 0.2}  # so that predictions are not all alike
+    config = model_class.config_class(**{**tokens, **wide, **settings})
+    with torch.random.fork_rng(devices=[]):  # the caller's own random numbers go on as they were
         torch.manual_seed(seed)
-        yield
-
-
-def _save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path | str) -> Path:
+        model = model_class(config)
     folder = Path(folder)
-    model.eval().save_pretrained(folder)
+    model.to(dtype).eval().save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
+import torch
 
 import streams
 
 
+def build_and_look_for_hooks(kind: str) -> Iterator[torch.nn.Module]:
+    """Whatever a test does, no hook is left on the model when it is done."""
+    model = streams.build(kind)
+    yield model
+    assert not streams.own_hooks(model)
+
+
 @pytest.fixture(params=streams.KINDS)
 def model(request):
-    return streams.build(request.param)
+    yield from build_and_look_for_hooks(request.param)
 
 
 @pytest.fixture
 def llama():
-    return streams.build("llama")
+    yield from build_and_look_for_hooks("llama")

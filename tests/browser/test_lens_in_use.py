@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 import pytest
 from playwright.sync_api import Locator, expect
 
@@ -62,43 +60,13 @@ def test_a_prompt_is_typed_and_layers_are_picked(lesson: LabPage, loaded):
     expect(best_of(widget)).to_contain_text(f"after {visible(view.tokens[-1])}")
     table = widget.locator("table").first
     expect(table.locator("thead th")).to_have_count(len(view.tokens) + 1)
-
     button(widget, "None").click()
     expect(widget).to_contain_text("Pick at least one of the layers.")
     expect(table).to_be_hidden()
     button(widget, "All").click()
-    expect(widget.locator("tbody th", has_text=re.compile(r"^layer \d+$"))).to_have_count(
-        len(view.probs)
-    )
-    expect(widget).not_to_contain_text("Pick at least one of the layers.")
-    type_line(typed, "")
-    expect(widget).to_contain_text("Type a prompt and press Enter.")
-    expect(table).to_be_hidden()
     type_line(typed, RECALL)
     view = read_lens(*loaded, RECALL)
-    expect(table).to_be_visible()
     expect(table.locator("thead th")).to_have_count(len(view.tokens) + 1)
-    expect(widget).not_to_contain_text("Type a prompt and press Enter.")
     press(handles(widget, "Layer"), "End")
     check(widget, view, len(view.probs) - 1, len(view.tokens) - 1)
     lesson.shoot(widget, "typed")
-
-
-@pytest.mark.parametrize("lesson", ["logit lens"], indirect=True)
-def test_a_long_prompt_and_one_that_is_too_long(lesson: LabPage, loaded):
-    widget = lesson.widget("explore_lens")
-    typed = widget.get_by_label("Prompt")
-    type_line(typed, "The ball is red. " * 100)
-    expect(widget).to_contain_text("The prompt is too long: it has")
-    expect(widget.locator("table").first).to_be_hidden()
-    expect(best_of(widget)).to_be_hidden()
-    lesson.shoot(widget, "too_long")
-    prompt = "Anna has the red ball & Ben <b>the</b> lamp. " * 6
-    type_line(typed, prompt)
-    view = read_lens(*loaded, prompt)
-    expect(widget).to_contain_text(f"The first {view.left_out} tokens are left out.")
-    expect(widget).not_to_contain_text("The prompt is too long")
-    check(widget, view, len(view.probs) - 1, len(view.tokens) - 1)
-    lesson.shoot(widget, "long")
-    type_line(typed, RECALL)
-    expect(widget).not_to_contain_text("tokens are left out")

@@ -31,10 +31,6 @@ def test_the_first_thing_to_be_seen_is_the_first_lesson(page, server):
     assert first.problems() == []
 
 
-def test_no_kernel_warns_that_it_can_be_overheard(server):
-    assert "encryption" not in (server.folder.parent / "server.log").read_text()
-
-
 @pytest.mark.parametrize("lesson", NAMES, indirect=True)
 def test_runs_and_shows_its_widgets(lesson: LabPage):
     """What else can be wrong is looked for in the fixture, after each test."""

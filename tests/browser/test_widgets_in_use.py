@@ -8,10 +8,9 @@ import pytest
 import torch
 from playwright.sync_api import Locator, expect
 
-from lab_page import LabPage, button, cells_of, control, drag, drawing, handles, press, type_line
+from lab_page import LabPage, button, cells_of, drawing, handles, press
 from tutorial_utils import (
     encode,
-    filter_logits,
     next_token_logits,
     record_activations,
     token_strings,
@@ -21,9 +20,6 @@ from tutorial_utils.lessons.decoding.steps import continue_prompt
 from tutorial_utils.lessons.softmax.explorer import filtered_choice
 from tutorial_utils.lessons.tokens.explorer import token_rows
 from tutorial_utils.measures import (
-    largest_coordinates,
-    layer_similarity,
-    residual_changes,
     residual_norms,
 )
 
@@ -119,26 +115,6 @@ def test_bars_follow_the_sliders(lesson: LabPage, loaded, follow):
     lesson.shoot(widget, "filtered")
 
 
-@lesson("softmax")
-def test_another_prompt_a_drag_and_start_again(lesson: LabPage, loaded):
-    widget = lesson.widget("explore_softmax")
-    prompt = widget.get_by_label("Prompt")
-    prompt.focus()
-    prompt.select_option(RECALL)
-    button(widget, "Start again").click()
-    recall = next_token_logits(*loaded, RECALL)[0]
-    expect(widget).to_contain_text(told_of(filtered_choice(recall)))
-
-    drag(handles(widget, "Top-k (0: all)"), 60)
-    k = int(control(widget, "Top-k (0: all)").locator(".widget-readout").inner_text())
-    assert k > 5
-    expect(widget).to_contain_text(told_of(filtered_choice(recall, top_k=k)))
-    button(widget, "Start again").click()
-    prompt.select_option(STORY)
-    story = next_token_logits(*loaded, STORY)[0]
-    expect(widget).to_contain_text(told_of(filtered_choice(story)))
-
-
 # The decoding stepper.
 
 
@@ -179,68 +155,6 @@ def test_a_click_chooses_and_steps_lead_back(lesson: LabPage, loaded, follow):
     back = button(widget, "Step back")
     moves = [lambda: press(first, "Enter"), lambda: press(back, "Enter")] * 8
     follow("choosing a token and stepping back", lesson.time_moves(text, moves))
-    expect(widget).to_contain_text("No new token yet.")
-
-
-@lesson("decoding")
-def test_a_strategy_chooses(lesson: LabPage, loaded):
-    model, tokenizer = loaded
-    widget = lesson.widget("step_decoding")
-    button(widget, "Start again").click()
-    widget.get_by_label("Strategy").select_option("greedy")
-    chosen: list[int] = []
-    for _ in range(10):
-        chosen.append(int(continue_prompt(model, tokenizer, STORY, chosen).logits.argmax()))
-    button(widget, "Choose ten").click()
-    step = continue_prompt(model, tokenizer, STORY, chosen)
-    expect(widget).to_contain_text(told_of_step(step, 10), timeout=20_000)
-    text = "".join(visible(token, 40) for token in token_strings(tokenizer, chosen))
-    expect(widget).to_contain_text(text)
-
-    button(widget, "Start again").click()
-    widget.get_by_label("Strategy").select_option("sample, top-k 5")
-    logits = continue_prompt(model, tokenizer, STORY).logits
-    kept = filter_logits(logits, top_k=5).isfinite()[logits.topk(8).indices]
-    dropped = widget.get_by_text("the strategy drops it")
-    expect(dropped).to_have_count(int((~kept).sum()))
-    generator, drawn = torch.Generator().manual_seed(0), []
-    for _ in range(3):
-        probs = filter_logits(
-            continue_prompt(model, tokenizer, STORY, drawn).logits, top_k=5
-        ).softmax(dim=-1)
-        drawn.append(int(probs.multinomial(1, generator=generator)))
-        button(widget, "Choose one").click()
-        step = continue_prompt(model, tokenizer, STORY, drawn)
-        expect(widget).to_contain_text(told_of_step(step, len(drawn)))
-    lesson.shoot(widget, "sampled")
-
-
-@lesson("decoding")
-def test_another_prompt_an_empty_one_and_an_end(lesson: LabPage, loaded):
-    model, tokenizer = loaded
-    widget = lesson.widget("step_decoding")
-    prompt = widget.get_by_label("Prompt")
-    type_line(prompt, "")
-    expect(widget).to_contain_text("Type a prompt and press Enter.")
-    expect(button(widget, "Choose one")).to_be_disabled()
-    expect(candidates(widget).first).to_be_hidden()
-    lesson.shoot(widget, "no_prompt")
-    type_line(prompt, RECALL)
-    step = continue_prompt(model, tokenizer, RECALL)
-    names = [visible(t) for t in token_strings(tokenizer, step.logits.topk(8).indices)]
-    expect(candidates(widget)).to_have_text(names)
-    expect(candidates(widget).first).to_be_visible()
-    type_line(prompt, STORY)
-    widget.get_by_label("Strategy").select_option("greedy")
-    for tens in range(1, 30):
-        button(widget, "Choose ten").click()
-        done = re.compile(rf"\D{10 * tens} new tokens|The text has ended")
-        expect(widget).to_contain_text(done, timeout=60_000)
-        if "The text has ended" in widget.inner_text():
-            break
-    expect(widget).to_contain_text("The text has ended. Step back, or start again.")
-    lesson.shoot(widget, "ended")
-    button(widget, "Start again").click()
     expect(widget).to_contain_text("No new token yet.")
 
 
@@ -307,58 +221,3 @@ def test_the_picked_layers_are_there_for_the_next_cell(lesson: LabPage, recorded
     norms = residual_norms(recorded[0], (1, 3))[:, -1]
     expect(cell.locator(".jp-OutputArea-output")).to_contain_text(f"layer 3: norm {norms[1]:.2f}")
     button(widget, "All").click()
-
-
-@lesson("hooks")
-def test_every_view_shows_what_its_function_gives(lesson: LabPage, recorded):
-    activations, tokens = recorded
-    layers, token = (0, 2, 5), 3
-    widget = lesson.widget("explore_activations")
-    button(widget, "None").click()
-    expect(widget).to_contain_text("(0 of 9)")
-    for layer in layers:
-        widget.get_by_label(str(layer), exact=True).check()
-    expect(widget).to_contain_text("(3 of 9)")
-    widget.get_by_label("Token", exact=True).select_option(index=token)
-    widget.get_by_label("Leave the first token out").uncheck()
-    view, heat = widget.get_by_label("View"), drawing(widget, "table")
-
-    def rows(title: str) -> list[list[str]]:
-        expect(heat).to_contain_text(title)
-        expect(heat.locator("tbody tr")).to_have_count(3 if "Distance" not in title else 2)
-        return cells_of(heat)
-
-    def written(values: torch.Tensor, names: list[str]) -> list[list[str]]:
-        lines = [[name, *map(number, row)] for name, row in zip(names, values.tolist())]
-        return lines[::-1]
-
-    names = [f"layer {i}" for i in layers]
-    view.select_option("norms")
-    expect(heat.locator("tfoot th")).to_have_count(len(tokens))  # the first one has come
-    assert rows("Norm of the residual stream") == written(
-        residual_norms(activations, layers), names
-    )
-    lesson.shoot(widget, "norms")
-    view.select_option("distance from the layer before")
-    changes = residual_changes(activations, layers)
-    assert rows("Distance from the picked layer") == written(changes, ["0 → 2", "2 → 5"])
-    lesson.shoot(widget, "distance")
-    view.select_option("similarity between layers")
-    similarity = layer_similarity(activations, layers, position=token)
-    lines = [[n, *(f"{v:.2f}" for v in row)] for n, row in zip(names, similarity.tolist())]
-    assert rows(f"at token {token}: {tokens[token]!r}") == lines[::-1]
-    lesson.shoot(widget, "similarity")
-    view.select_option("largest coordinates")
-    places, values = largest_coordinates(activations, layers, position=token)
-    pairs = zip(places[-1].tolist(), values[-1].tolist())
-    cells = [f"{place}: {number(value)}" for place, value in pairs]
-    assert rows("Largest coordinates")[0] == [names[-1], *cells]
-    lesson.shoot(widget, "coordinates")
-    assert widget.locator("table").count() == 1
-
-    view.select_option("norms")
-    widget.get_by_label("Leave the first token out").check()
-    expect(heat.locator("tfoot th")).to_have_count(len(tokens) - 1)
-    button(widget, "All").click()
-    expect(heat.locator("tbody tr")).to_have_count(len(activations))
-    lesson.shoot(widget, "all_layers")

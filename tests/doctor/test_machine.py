@@ -59,19 +59,6 @@ def test_a_gpu_that_torch_does_not_use(cuda, driver, why, todo, name, monkeypatc
 
 
 @pytest.mark.parametrize(
-    ("line", "version"),
-    [
-        ("| NVIDIA-SMI 550.54    Driver Version: 550.54    CUDA Version: 12.4   |", "12.4"),
-        ("| NVIDIA-SMI 610.43   KMD Version: 610.43   CUDA UMD Version: 13.3 |", "13.3"),
-        ("| NVIDIA-SMI 700.01   Driver: 700.01 |", ""),
-    ],
-)
-def test_every_form_of_nvidia_smis_line(line, version, monkeypatch):
-    smi(monkeypatch, line)
-    assert machine._driver() == version
-
-
-@pytest.mark.parametrize(
     "error", [FileNotFoundError(), subprocess.TimeoutExpired("nvidia-smi", 20)]
 )
 def test_an_nvidia_smi_that_does_not_answer(error, monkeypatch):

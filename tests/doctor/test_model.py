@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import shutil
 
+import gpu
 import huggingface_hub
 import pytest
 import torch
@@ -17,26 +18,8 @@ from tutorial_utils.doctor import model, report
 from tutorial_utils.doctor.check import Check
 from tutorial_utils.models import load, memory
 
-MACHINE = {
-    "Python",
-    "torch",
-    "numpy",
-    "jupyterlab",
-    "device",
-    "memory",
-    "disk for models",
-    "widgets",
-}
-
-LLAMA = {
-    "vocab_size": 128256,
-    "hidden_size": 4096,
-    "intermediate_size": 14336,
-    "num_hidden_layers": 32,
-    "num_attention_heads": 32,
-    "num_key_value_heads": 8,
-    "tie_word_embeddings": False,
-}
+MACHINE = {"Python", "torch", "numpy", "jupyterlab", "device", "memory"}
+MACHINE |= {"disk for models", "widgets"}
 
 
 def chosen(name: object, monkeypatch) -> dict[str, Check]:
@@ -98,7 +81,7 @@ def test_access_that_is_not_granted(error, found, todo, monkeypatch):
 )
 def test_whether_it_fits_before_it_is_downloaded(free, disk, state, found, monkeypatch):
     """Llama-3.1-8B, of which nothing but the configuration is ever asked for."""
-    config = transformers.LlamaConfig(**LLAMA)
+    config = transformers.LlamaConfig(**gpu.SIZES["8b"])
     monkeypatch.setattr(huggingface_hub.HfApi, "auth_check", lambda self, name: None)
     monkeypatch.setattr(model, "read_config", lambda source, label, *, here: config)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)

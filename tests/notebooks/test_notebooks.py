@@ -62,18 +62,13 @@ def test_each_cell_can_be_run_twice(lesson, twice):
     assert not twice.problems, "\n".join(twice.problems)
 
 
+@pytest.mark.parametrize(("what", "verdict"), [("stubs", "Not tried yet"), ("solutions", "Right")])
 @every_lesson
-def test_stubs_left_alone_are_not_tried_yet(lesson, twice):
-    assert len(twice.stubs) == len(exercises(read(lesson))), "\n".join(twice.problems)
-    for number, text in twice.stubs.items():
-        assert text.startswith("Not tried yet"), f"exercise {number}: {text}"
-
-
-@every_lesson
-def test_solutions_are_right(lesson, twice):
-    assert len(twice.solutions) == len(exercises(read(lesson))), "\n".join(twice.problems)
-    for number, text in twice.solutions.items():
-        assert text.startswith("Right"), f"exercise {number}: {text}"
+def test_a_stub_left_alone_is_not_tried_yet_and_a_solution_is_right(lesson, twice, what, verdict):
+    said = getattr(twice, what)
+    assert len(said) == len(exercises(read(lesson))), "\n".join(twice.problems)
+    for number, text in said.items():
+        assert text.startswith(verdict), f"exercise {number}: {text}"
 
 
 @every_lesson

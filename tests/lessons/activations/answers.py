@@ -17,17 +17,11 @@ strongest = torch.tensor([3, 4], dtype=torch.int32)  #: Right
 strongest = [torch.tensor(3), torch.tensor(4)]  #: Right
 strongest = change.argmax(dim=0) + 1  #: left out here
 strongest = change[1:].argmax(dim=1) + 2  #: `dim=0`
-strongest = torch.tensor([1, 4])  #: left out here
-strongest = change[1:].argmax(dim=0)  #: 2 too low
-strongest = torch.tensor([2, 3])  #: 1 too low
 strongest = (stream[2:] - stream[1:-1]).norm(dim=-1).argmax(dim=0) + 2  #: `change` does that
 strongest = torch.tensor([3, 3])  #: at token 1, decoder layer 3 does not change the stream most
 strongest = torch.tensor([7, 7])  #: at token 0
-strongest = change[1:].argmin(dim=0) + 2  #: at token 0
 strongest = 4  #: expected shape (2,), got ()
-strongest = torch.tensor([2, 3, 4, 5])  #: expected shape (2,), got (4,)
 strongest = torch.tensor([3.0, 4.0])  #: whole numbers
-strongest = change[1:].max(dim=0).values  #: whole numbers
 strongest = torch.tensor([True, True])  #: whole numbers
 strongest = "layer 4"  #: got str
 
@@ -110,10 +104,6 @@ output_of = lambda model, module, x: (model(x), run(model, module, x))[1]  #: ra
 output_of = lambda model, module, x: (run(model, module, x), module(x))[0]  #: the layer ran 2 times
 #: let it return None
 output_of = lambda *given: run(*given, lambda kept, output: kept.append(output) or 0 * output)
-#: let it return None
-output_of = lambda *given: run(*given, lambda kept, output: kept.append(output) or output[0])
-#: let it return None
-output_of = lambda *given: run(*given, lambda kept, output: kept.append(output[0].mul_(2)))
 #: the output of the whole model
 output_of = lambda model, module, x: (run(model, module, x), 8 * x)[1]
 output_of = lambda model, module, x: (run(model, module, x), None)  #: returned a tuple
@@ -130,8 +120,6 @@ def last_real(hidden, attention_mask):  #: with padding on the left
     rows = torch.arange(len(hidden))
     return hidden[rows, attention_mask.sum(dim=1) - 1]
 last_real = lambda hidden, mask: hidden[:, mask.sum(dim=1) - 1]  #: index rows and positions
-#: index rows and positions
-last_real = lambda h, mask: h[:, (torch.arange(h.shape[1]) * mask).argmax(dim=1)]
 last_real = lambda hidden, mask: hidden[:, 0]  #: find each row's last 1
 #: find each row's last 1
 last_real = lambda hidden, mask: hidden[rows_of(hidden), mask.argmax(dim=1)]

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import ipywidgets as widgets
 import pytest
 import torch
 
-from explorer_parts import find, shown
+from explorer_parts import find, inside, rows_of, shown
 from tutorial_utils import encode, read_activations, token_strings
-from tutorial_utils.draw.html import GREY
+from tutorial_utils.draw.html import GREY, number
 from tutorial_utils.lessons.activations.explorer import explore_activations
 from tutorial_utils.lessons.explorer import LayerPicker
-from tutorial_utils.measures import largest_coordinates, layer_similarity
+from tutorial_utils.measures import (
+    largest_coordinates,
+    layer_similarity,
+    residual_changes,
+    residual_norms,
+)
 
 
 @pytest.fixture(scope="module")
@@ -21,20 +27,44 @@ def recorded(tiny):
     return read_activations(model, **inputs), tokens
 
 
-def test_every_view_follows_layers_and_token(recorded):
+def test_every_view_is_what_its_function_gives(recorded):
+    activations, layers, token = recorded[0], (0, 2, 3), 2
     explorer = explore_activations(*recorded)
-    explorer.children[0].value = (1, 3)
-    find(explorer, "Token").value = 2
-    find(explorer, "View").value = "largest coordinates"
-    places, values = largest_coordinates(recorded[0], (1, 3), position=2)
-    assert f"{places[0, 0]}: {values[0, 0]:.3g}" in shown(explorer)
-    find(explorer, "View").value = "similarity between layers"
-    assert f"{layer_similarity(recorded[0], (1, 3), position=2)[0, 1]:.2f}" in shown(explorer)
-    find(explorer, "View").value = "distance from the layer before"
-    assert "1 → 3" in shown(explorer)
-    before = shown(explorer).count("<th scope")
+    explorer.children[0].value = layers
+    find(explorer, "Token").value = token
     find(explorer, "Leave the first token out").value = False
-    assert shown(explorer).count("<th scope") == before + 1
+    similarity = layer_similarity(activations, layers, position=token).tolist()
+    largest = largest_coordinates(activations, layers, position=token)
+    pairs = [zip(*row, strict=True) for row in zip(*(part.tolist() for part in largest))]
+    names = [f"layer {i}" for i in layers]
+    for view, lines, cells in [
+        ("norms", names, residual_norms(activations, layers).tolist()),
+        (
+            "distance from the layer before",
+            ["0 → 2", "2 → 3"],
+            residual_changes(activations, layers).tolist(),
+        ),
+        ("similarity between layers", names, [[f"{v:.2f}" for v in row] for row in similarity]),
+        ("largest coordinates", names, [[f"{i}: {number(v)}" for i, v in row] for row in pairs]),
+    ]:
+        find(explorer, "View").value = view
+        texts = [[cell if isinstance(cell, str) else number(cell) for cell in row] for row in cells]
+        assert (
+            rows_of(table_of(explorer))
+            == [[name, *row] for name, row in zip(lines, texts, strict=True)][::-1]
+        )
+    find(explorer, "View").value = "norms"
+    find(explorer, "Leave the first token out").value = True
+    assert len(rows_of(table_of(explorer))[0]) == len(recorded[1])  # a name, and one token less
+
+
+def table_of(explorer) -> str:
+    (table,) = [html for widget in inside(explorer) if "<table" in (html := own_html(widget))]
+    return table
+
+
+def own_html(widget) -> str:
+    return widget.value if isinstance(widget, widgets.HTML) else ""
 
 
 def test_too_few_layers_is_a_hint_and_shows_no_other_layers(recorded):

@@ -13,8 +13,6 @@ my_picks = jsd[high].argmax(dim=0)  #: look up the layers' numbers
 my_picks = jsd[high].argmax(dim=1)  #: rows of the candidates first
 my_picks = jsd.argmax(dim=0)  #: only the candidates
 my_picks = torch.tensor([4, 4, 4])  #: rows of the candidates first
-my_picks = torch.tensor([2, 4])  #: expected shape (3,)
-my_picks = torch.tensor(high)[jsd[high].argmin(dim=0)]  #: not the smallest
 my_picks = jsd[high].max(dim=0).values  #: expected whole numbers
 my_picks = right.float()  #: expected whole numbers
 my_picks = 4  #: expected shape (3,), got ()
@@ -64,14 +62,8 @@ contrast_batch = lambda *given: contrast(*given, fill=0)  #: -inf, not 0
 def contrast_batch(final, early, alpha):  #: the max is over dim=-1
     probs = final.softmax(-1)
     return contrast(final, early, 0).masked_fill(probs < alpha * probs.max(), -torch.inf)
-contrast_batch = lambda z, early, a: contrast(  #: compare the picked layers
-    z, early, a, divergence(z.softmax(-1), early.softmax(-1)).argmin(dim=0)
-)
-#: each row picks a layer of its own
-contrast_batch = lambda final, early, alpha: contrast(final, early, alpha, picked=0)
 #: compare the picked layers
 contrast_batch = lambda final, early, alpha: contrast(final, early, alpha, of=early[0])
-contrast_batch = lambda *given: -right(*given)  #: compare the picked layers
 def contrast_batch(final, early, alpha):  #: compare the picked layers
     probs, everything = final.softmax(-1), contrast(final, early, 0)
     return everything.masked_fill(probs <= alpha * probs.amax(-1, True), -torch.inf)
@@ -109,8 +101,6 @@ contrast_by = lambda *given: by(*given, of=by(*given))  #: beta multiplies
 #: beta multiplies
 contrast_by = lambda final, early, beta, alpha: beta * right(final, early, 1, alpha)
 contrast_by = lambda final, early, beta, alpha: right(final, early, alpha, beta)  #: beta multiplies
-#: beta multiplies
-contrast_by = lambda final, early, beta, alpha: right(final, early, -beta, alpha)
 #: beta multiplies
 contrast_by = lambda final, early, beta, alpha: right(final, early, beta, alpha / 2)
 contrast_by = lambda *given: right(*given).log_softmax(-1)  #: beta multiplies

@@ -10,17 +10,12 @@ tokens_kept = lambda probs, top_p: int((probs.cumsum(dim=-1) < top_p).sum()) + 1
 def tokens_kept(probs, top_p):  #: is kept too
     sums = probs.sort(descending=True).values.cumsum(dim=-1)
     return int((sums < top_p).sum())
-tokens_kept = lambda probs, top_p: int((sums_of(probs) <= top_p).sum()) + 1  #: that is enough
 tokens_kept = lambda probs, top_p: int((sums_of(probs) < top_p).sum()) + 1  #: never more than all
 tokens_kept = lambda probs, top_p: 2.0  #: expected an int, one whole number, got 2.0
 tokens_kept = lambda probs, top_p: torch.tensor(right(probs, top_p) + 0.5)  #: expected an int
 tokens_kept = lambda probs, top_p: True  #: expected an int
 tokens_kept = lambda probs, top_p: sums_of(probs) < top_p  #: count with sum()
-#: are the probabilities sorted
-tokens_kept = lambda probs, top_p: int((probs.sort().values.cumsum(-1) < top_p).sum()) + 1
-tokens_kept = lambda probs, top_p: int((probs >= top_p).sum())  #: most probable tokens first
 tokens_kept = lambda probs, top_p: len(probs) if top_p > 0.8 else 2  #: that is enough
-tokens_kept = lambda probs, top_p: len(probs)  #: expected 2, got 4
 
 # %% check_penalise(penalise)
 def penalise(logits, ids, penalty):  #: Right
@@ -39,14 +34,11 @@ def penalise(logits, ids, penalty):  #: penalise each token once
         logits = right(logits, token_id[None], penalty)
     return logits
 penalise = lambda logits, ids, penalty: logits[ids]  #: give back all logits
-penalise = lambda logits, ids, penalty: right(logits, ids, penalty)[ids]  #: give back all logits
 #: only the tokens that occur
 penalise = lambda z, ids, penalty: torch.where(z > 0, z / penalty, z * penalty)
-penalise = lambda logits, ids, penalty: logits  #: the logits that came in
 penalise = lambda logits, ids, penalty: right(logits, ids, 2.0)  #: the penalty is an argument
 #: divide positive logits
 penalise = lambda logits, ids, penalty: logits.index_add(0, ids, -penalty * torch.ones(len(ids)))
-penalise = lambda logits, ids, penalty: right(logits, ids, 1 / penalty)  #: divide positive logits
 #: divide positive logits
 penalise = lambda logits, ids, penalty: logits.index_fill(0, ids, -torch.inf)
 #: divide positive logits
@@ -96,8 +88,6 @@ continue_until = lambda *args: 1  #: expected text, got int
 continue_until = lambda *args: list(right(*args))  #: expected text, got list
 #: the prompt is given back too
 continue_until = lambda prompt, *args: right(prompt, *args)[len(prompt) :]
-#: the stop itself is kept
-continue_until = lambda prompt, stop, n: right(prompt, stop, n).removesuffix(stop)
 continue_until = lambda prompt, stop, n: right(prompt, stop, 16)  #: `max_new_tokens` as given
 continue_until = lambda given, stop, n: right(prompt, stop, n)  #: `prompt` and
 continue_until = lambda prompt, stop, n: right(prompt, stop, n) + stop  #: give back the whole text

@@ -15,26 +15,21 @@ def loaded(request, tmp_path_factory):
     return load_model(str(request.param(tmp_path_factory.mktemp("model"), context=24)))
 
 
-def test_a_continuation_is_what_the_model_says_of_the_whole_text(loaded):
+@pytest.mark.parametrize("chosen", [[70, 80, 90], []])
+def test_a_continuation_is_what_the_model_says_of_the_whole_text(loaded, chosen):
     model, tokenizer = loaded
-    prompt, chosen = "Anna has the", [70, 80, 90]
+    prompt = "Anna has the"
     found = continue_prompt(model, tokenizer, prompt, chosen)
     ids = torch.tensor([tokenizer(prompt)["input_ids"] + chosen])
     with torch.no_grad():
         logits = model(ids).logits[0].float()
     log_probs = logits.log_softmax(dim=-1)
-    expected = [log_probs[place, i].item() for place, i in zip((-4, -3, -2), chosen, strict=True)]
+    places = range(-len(chosen) - 1, -1)
+    expected = [log_probs[place, i].item() for place, i in zip(places, chosen, strict=True)]
     assert found.log_probs.tolist() == pytest.approx(expected, abs=1e-4)
     assert torch.allclose(found.logits, logits[-1], atol=1e-4)
     assert not found.ended
     assert found.text == "".join(tokenizer.decode([i]) for i in chosen)
-
-
-def test_nothing_chosen_yet(loaded):
-    found = continue_prompt(*loaded, "Anna has the")
-    assert found.text == ""
-    assert found.log_probs.shape == (0,)
-    assert not found.ended
 
 
 def test_an_end_token_ends_the_text(loaded):

@@ -7,17 +7,12 @@ bytes_on_disk = lambda *sizes: torch.tensor(math.prod(sizes))  #: Right
 bytes_on_disk = lambda tokens, layers, hidden, itemsize: tokens * layers * hidden  #: times itemsize
 #: multiply all four
 bytes_on_disk = lambda tokens, layers, hidden, size: tokens * (layers + 1) * hidden * size
-#: multiply all four
-bytes_on_disk = lambda tokens, layers, hidden, itemsize: tokens * hidden * itemsize
 bytes_on_disk = lambda *sizes: torch.tensor(512)  #: multiply all four
 bytes_on_disk = lambda *sizes: True  #: expected a number, got True
 bytes_on_disk = lambda *sizes: math.nan  #: expected a number, got nan
 bytes_on_disk = lambda *sizes: f"{math.prod(sizes):,}"  #: expected a number, got str
 bytes_on_disk = lambda *sizes: math.prod(sizes) * 8  #: multiply all four
-bytes_on_disk = lambda *sizes: math.prod(sizes) / 2**30  #: multiply all four
 bytes_on_disk = lambda *sizes: sum(sizes)  #: multiply all four
-#: multiply all four
-bytes_on_disk = lambda tokens, layers, hidden, itemsize: tokens * layers * itemsize
 #: multiply all four
 bytes_on_disk = lambda tokens, layers, hidden, itemsize: tokens * layers * hidden * 4
 
@@ -28,14 +23,12 @@ positions_of = lambda mask: right(mask).int() * mask  #: Right
 #: for padding on the left
 positions_of = lambda mask: torch.arange(mask.shape[1]).expand(mask.shape)
 positions_of = lambda mask: mask.cumsum(dim=1)  #: one too high
-positions_of = lambda mask: mask.cumsum(dim=1) - 1  #: the padding got -1
 positions_of = lambda mask: (mask.cumsum(dim=0) - 1).clamp(min=0)  #: not [0, 1, 2
 positions_of = lambda mask: mask.sum(dim=1)  #: expected shape (2, 3), got (2,)
 positions_of = lambda mask: (mask.cumsum(dim=1) - 1.0).clamp(min=0)  #: whole numbers
 positions_of = lambda mask: mask == 1  #: whole numbers
 positions_of = lambda mask: mask.add_(1)  #: changed its input
 positions_of = lambda mask: mask  #: not [0, 1, 2
-positions_of = lambda mask: torch.arange(mask.shape[1]) * mask  #: for padding on the left
 positions_of = lambda mask: right(mask[:1]).expand(mask.shape)  #: for padding on the right
 #: for padding on the right
 positions_of = lambda mask: torch.arange(mask.shape[1]) - (mask[0] == 0).sum() + 0 * mask
@@ -59,7 +52,6 @@ def batches_of(lengths, tokens):  #: the last batch is still open
             batch = []
         batch.append(i)
     return batches
-batches_of = lambda lengths, tokens: right(lengths, tokens)[:-1]  #: 1 are in none
 def batches_of(lengths, tokens):  #: is padding
     batches = [[]]
     for i, _ in enumerate(lengths):
@@ -67,18 +59,10 @@ def batches_of(lengths, tokens):  #: is padding
             batches.append([])
         batches[-1].append(i)
     return batches
-batches_of = lambda lengths, tokens: [[i] for i in range(len(lengths))]  #: there are 6 batches
 #: there are 200 batches
 batches_of = lambda lengths, n: right(lengths, n) if n == 8 else [[i] for i in range(200)]
 #: changed its input
 batches_of = lambda lengths, tokens: (right(lengths, tokens), lengths.sort())[0]
 batches_of = lambda lengths, tokens: [[], *right(lengths, tokens)]  #: an empty batch
 batches_of = lambda lengths, tokens: list(range(len(lengths)))  #: not a list of lists
-batches_of = lambda lengths, tokens: 3  #: not a list of lists
-#: not a list of lists
-batches_of = lambda *given: [[str(i) for i in batch] for batch in right(*given)]
 batches_of = lambda lengths, tokens: [[0, 0]]  #: exactly one batch
-#: exactly one batch
-batches_of = lambda lengths, n: [[lengths[i] for i in batch] for batch in right(lengths, n)]
-batches_of = lambda lengths, tokens: right(lengths, 2 * tokens)  #: a batch has
-batches_of = lambda lengths, tokens: right(lengths, tokens - 1)  #: there are 6 batches

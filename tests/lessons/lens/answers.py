@@ -12,7 +12,6 @@ rank = lambda logits, answer: (logits > logits[:, [answer]]).sum(dim=0) + 1
 rank = lambda z, answer: (z < z[:, [answer]]).sum(-1) + 1  #: from the worst
 rank = lambda z, answer: (z > z[0, answer]).sum(-1) + 1  #: own logit of the answer
 rank = lambda z, answer: right(z, answer).float()  #: whole numbers, got torch.float32
-rank = lambda z, answer: z > z[:, [answer]]  #: expected shape
 rank = lambda z, answer: z.argmax(-1) == answer  #: whole numbers, got torch.bool
 rank = lambda z, answer: right(z, answer)[0]  #: expected shape
 rank = lambda z, answer: right(z, answer)[:, None]  #: expected shape
@@ -30,17 +29,13 @@ settled = lambda choices: int((choices == choices[-1]).nonzero()[0])  #: It must
 def settled(choices):  #: one after it
     others = (choices != choices[-1]).nonzero()
     return int(others[-1]) if len(others) else 0
-settled = lambda choices: int((choices == choices[-1]).int().argmax())  #: It must also stay
 settled = lambda choices: right(choices) - 1  #: one after it
 settled = lambda choices: choices == choices[-1]  #: expected an int
 settled = lambda choices: float(right(choices))  #: expected an int, one whole number, got 0.0
-settled = lambda choices: int((choices != choices[-1]).nonzero()[-1]) + 1  #: `nonzero` is empty
 settled = lambda choices: int((choices != choices[-1]).sum())  #: one after it
-settled = lambda choices: len(choices) - right(choices)  #: one after it
 settled = lambda choices: int((choices[:-1] != choices[1:]).sum())  #: one after it
 settled = lambda choices: len(choices) - 1  #: one after it
 settled = lambda choices: int(choices[-1])  #: one after it
-settled = lambda choices: int((choices == 7).int().argmin()) + 1  #: one after it
 
 # %% check_layer_norm_lens(layer_norm_lens)
 def lens(h, w, b, u, correction=0, eps=1e-5, outside=0.0):
@@ -62,8 +57,6 @@ def layer_norm_lens(hidden, weight, bias, unembedding):  #: not that of the last
     return (centred / scale * weight + bias) @ unembedding.T
 layer_norm_lens = lambda *given: lens(*given, correction=1)  #: correction=0
 layer_norm_lens = lambda *given: lens(*given, eps=0, outside=1e-5)  #: before you take the root
-layer_norm_lens = lambda *given: lens(*given, eps=0)  #: a short vector is not blown up
-layer_norm_lens = lambda h, w, b, u: lens(h, w, 0 * b, u)  #: add the bias too
 layer_norm_lens = lambda h, w, b, u: lens(h, 1, 0, u)  #: multiply by the weight
 layer_norm_lens = lambda h, w, b, u: lens(h, w, b, u)[0]  #: expected shape
 layer_norm_lens = lambda h, w, b, u: lens(h * h, w, b, u)  #: over `dim=-1`
@@ -71,9 +64,6 @@ layer_norm_lens = lambda h, w, b, u: lens(h * h, w, b, u)  #: over `dim=-1`
 layer_norm_lens = lambda h, w, b, u: (
     ((h - h.mean()) / (h.var(correction=0) + 1e-5).sqrt() * w + b) @ u.T
 )
-def layer_norm_lens(h, w, b, u):  #: not by the variance
-    c = h - h.mean(dim=-1, keepdim=True)
-    return (c / (c.pow(2).mean(dim=-1, keepdim=True) + 1e-5) * w + b) @ u.T
 #: subtract the mean of each vector
 layer_norm_lens = lambda h, w, b, u: (
     (h / (h.var(-1, correction=0, keepdim=True) + 1e-5).sqrt() * w + b) @ u.T

@@ -10,7 +10,6 @@ carriers = share.argmax(dim=0)  #: these are layers, one for each token
 carriers = share.max(dim=1).values  #: argmax, not max
 share = share[1:]  # as many layers as tokens  #: these are layers
 carriers = share.argmax(dim=0)
-carriers = share.argmin(dim=1)  #: the smallest means
 carriers = share.abs().argmax(dim=1)  #: the largest without its sign
 carriers = share.argmax(dim=1).float()  #: make them whole
 carriers = [1, 1, 1, 2]  #: the second axis
@@ -86,10 +85,7 @@ without = lambda h, v: h @ (torch.eye(len(v)) - torch.outer(v, v) / v.pow(2).sum
 without = lambda hidden, direction: hidden - (hidden @ direction)[..., None] * direction
 #: every token lost the same vector
 without = lambda hidden, direction: hidden - direction / direction.norm()
-without = lambda hidden, direction: hidden - direction  #: every token lost the same vector
 without = lambda hidden, direction: hidden @ direction  #: expected shape (2, 3, 8), got (2, 3)
-without = lambda hidden, direction: hidden  #: divide the direction by its norm
-without = lambda hidden, direction: 2 * hidden - right(hidden, direction)  #: adds it once more
 without = lambda hidden, direction: hidden - right(hidden, direction)  #: the component itself
 without = lambda h, v: h - part(h, v) / v.norm()  #: a direction of norm 3
 #: divide the direction by its norm

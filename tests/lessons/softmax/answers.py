@@ -16,14 +16,10 @@ entropies = [entropy(softmax(die_logits * T)).item() / math.log(2) for T in (0.5
 entropies = 1.5  #: put them into a list
 entropies = None  #: put them into a list
 entropies = [bits(0.5), bits(1)]  #: expected shape (3,), got (2,)
-entropies = [bits(2), bits(1), bits(0.5)]  #: divide the logits
 entropies = [-bits(T) for T in (0.5, 1, 2)]  #: never below 0
 entropies = [1.0, 2.0, 3.0]  #: one softmax and one entropy
-entropies = [bits(1), bits(1), bits(1)]  #: one softmax and one entropy
 #: expected shape (3,), got (3, 5)
 entropies = torch.stack([softmax(die_logits / T) for T in (0.5, 1, 2)])
-#: one softmax and one entropy
-entropies = [entropy(softmax(die_logits) / T).item() / math.log(2) for T in (0.5, 1, 2)]
 entropies = "1.1, 1.7, 2.1"  #: expected a tensor, got str
 entropies = [math.nan] * 3  #: at one place, got nan
 
@@ -42,7 +38,6 @@ log_softmax = lambda z: (z - z.max()) - (z - z.max()).exp().sum(dim=-1, keepdim=
 log_softmax = lambda z: z - z.max() - (z - z.max()).logsumexp(-1, True).clamp(min=-500)
 log_softmax = lambda z: z.log_softmax(dim=-2) if z.ndim > 1 else z.log_softmax(-1)  #: another axis
 log_softmax = lambda z: z - z.exp().sum().log()  #: over dim=-1
-log_softmax = lambda z: z - z.max(dim=-1, keepdim=True).values  #: compare with torch.log_softmax
 #: changed its input
 log_softmax = lambda z: z.sub_(z.max(dim=-1, keepdim=True).values).log_softmax(-1)
 log_softmax = lambda z: z.clamp(min=-1e4).log_softmax(-1)  #: its log-probability is minus infinity
@@ -59,15 +54,9 @@ def ending_bits(logits, ids, k):  #: no shift
 def ending_bits(logits, ids, k):  #: these are nats
     log_probs = logits[-k - 1 : -1].log_softmax(dim=-1)
     return -log_probs.gather(-1, ids[-k:, None]).sum()
-ending_bits = lambda logits, ids, k: right(logits, ids, k) / k  #: average
-#: expected shape ()
-ending_bits = lambda z, ids, k: -z[-k - 1 : -1].log_softmax(-1).gather(1, ids[-k:, None])
 ending_bits = lambda z, ids, k: right(z, ids, k).expand(k)  #: expected shape ()
-ending_bits = lambda logits, ids, k: -right(logits, ids, k)  #: negative
 ending_bits = lambda logits, ids, k: right(logits, ids, 5)  #: whole text
 ending_bits = lambda logits, ids, k: right(logits, ids, k + 1)  #: one token too many
-#: no shift
-ending_bits = lambda z, ids, k: -z.log_softmax(-1)[range(6), ids][-k:].sum() / math.log(2)
 ending_bits = lambda logits, ids, k: 0.0  #: compare `predictions`
 #: compare `predictions`
 ending_bits = lambda z, ids, k: -z[-k - 1 : -1].softmax(-1).gather(1, ids[-k:, None]).sum().log2()

@@ -36,11 +36,8 @@ answer_id = lambda prompt, a: tokenizer(a, add_special_tokens=False)["input_ids"
 answer_id = lambda prompt, answer: tokenizer(prompt + " " + answer)["input_ids"]
 #: that is a special token
 answer_id = lambda prompt, answer: tokenizer(" " + answer)["input_ids"][0]
-answer_id = lambda prompt, answer: tokenizer(answer)["input_ids"][0]  #: that is a special token
 #: the last token of the prompt
 answer_id = lambda prompt, answer: tokenizer(prompt)["input_ids"][-1]
-#: the last token of the prompt
-answer_id = lambda p, a: tokenizer(p + " " + a)["input_ids"][len(tokenizer(p)["input_ids"]) - 1]
 #: the last token of the answer
 answer_id = lambda prompt, answer: tokenizer(prompt + " " + answer)["input_ids"][-1]
 #: encode the prompt alone
@@ -73,7 +70,6 @@ decode_symbols = lambda tokens: "".join(chr(byte) for byte in to_bytes("".join(t
 decode_symbols = lambda tokens: to_bytes("".join(tokens)).decode()  #: errors="replace"
 #: errors="replace"
 decode_symbols = lambda tokens: to_bytes("".join(tokens)).decode(errors="ignore")
-decode_symbols = lambda tokens: to_bytes("".join(tokens))  #: these are bytes
 #: turn symbol_of round
 decode_symbols = lambda tokens: bytes(ord(s) % 256 for s in "".join(tokens)).decode()
 #: expected text, got list
