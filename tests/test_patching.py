@@ -9,6 +9,7 @@ import torch
 import architectures
 from tiny_models import count_hooks
 from tutorial_utils import encode, next_token_logits, patch_each, read_activations, read_parts
+from tutorial_utils.activations.parts import hooked_part
 
 CLEAN, CORRUPTED = "The capital of France is", "The capital of Italy is"
 
@@ -105,17 +106,15 @@ def test_parts_add_up_to_what_a_layer_adds(kind):
 @pytest.mark.parametrize("part", ["attention", "mlp"])
 def test_a_part_put_back_where_it_was_changes_nothing(kind, part):
     """Also where the hook reshapes, or takes the stream off and puts it back."""
-    from tutorial_utils.patching import _hooked_part
-
     model = architectures.build(kind)
     inputs = architectures.inputs_of(model)
     given = read_parts(model, part=part, **inputs)
     batch, push = len(inputs["input_ids"]), torch.randn(given[2].shape)
     with torch.no_grad():
         plain = model(**inputs).logits
-        with _hooked_part(model, part, 2, batch, lambda hidden: given[2]):
+        with hooked_part(model, part, 2, batch, lambda hidden: given[2]):
             same = model(**inputs).logits
-        with _hooked_part(model, part, 2, batch, lambda hidden: given[2] + push):
+        with hooked_part(model, part, 2, batch, lambda hidden: given[2] + push):
             other = model(**inputs).logits
     torch.testing.assert_close(same, plain)
     assert (other - plain).abs().max() > 1e-4

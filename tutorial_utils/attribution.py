@@ -21,7 +21,7 @@ from tutorial_utils.activations.layers import locate
 from tutorial_utils.activations.parts import find_norm_behind
 from tutorial_utils.activations.record_and_edit import read_activations
 from tutorial_utils.lens import unembed
-from tutorial_utils.patching import read_parts
+from tutorial_utils.activations.parts import read_parts
 
 # How far a sum may be from what it should be, as a share of the largest number in it: rounding.
 TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-3}

@@ -8,26 +8,35 @@ the matrix that puts them together (`o_proj`). Its output mixes them: no slice o
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
 
-from tutorial_utils.activations.hooks import hooked_layers
-from tutorial_utils.activations.layers import find_decoder_layers, layer_numbers, locate
-from tutorial_utils.activations.parts import find_output_matrix, find_part
+from tutorial_utils.activations.hooks import hooked_modules
+from tutorial_utils.activations.layers import locate
+from tutorial_utils.activations.parts import (
+    Layers,
+    choose,
+    decoder_layers,
+    find_output_matrix,
+    find_part,
+    in_order,
+    run_up_to,
+)
+from tutorial_utils.activations.positions import Positions
 
 NO_PATTERN = (
     "decoder layer {} gave no attention pattern (batch, head, query, key), rows of weights from 0 "
     "to 1: {}. Its attention is no softmax over keys, or its code keeps the pattern to itself"
 )
+# What an attention calls the width of a head's output, or how many heads it has.
+SIZE = ("v_head_dim", "head_dim", "head_size")
+COUNT = ("num_heads", "num_attention_heads", "n_heads", "n_head")
 
 
 def read_attention(
-    model: nn.Module,
-    input_ids: Tensor,
-    layers: int | slice | Iterable[int] | None = None,
-    **inputs: object,
+    model: nn.Module, input_ids: Tensor, layers: Layers = None, **inputs: object
 ) -> dict[int, Tensor]:
     """Where each head looks: `{layer: pattern (batch, head, query, key)}`, rows of weights.
 
@@ -37,34 +46,51 @@ def read_attention(
     Args:
         model: a causal language model.
         input_ids: `(batch, seq)`.
-        layers: numbers of decoder layers, from 1; None means all that have attention.
+        layers: numbers of decoder layers, from 1; None means all whose attention has a pattern.
         inputs: what else the model takes, such as `attention_mask`.
 
     Raises:
         ValueError: for a layer that is not there, or whose attention gives no pattern.
+        TypeError: for an option that neither this function nor the model knows.
     """
+    modules = {}
+    for number in decoder_layers(model, layers):
+        try:
+            modules[number] = find_part(model, "attention", number)
+        except ValueError:
+            if layers is not None or (number == len(locate(model).layers) and not modules):
+                raise
     patterns: dict[int, Tensor] = {}
-    with ExitStack() as stack, torch.no_grad():
-        for layer in _layers_with_attention(model, layers):
-            module = find_part(model, "attention", layer)
-            stack.callback(module.register_forward_hook(_keep_pattern(patterns, layer)).remove)
-        stack.enter_context(_eager_attention(model))
-        stack.enter_context(hooked_layers(locate(model), {}))
-        model(input_ids=input_ids, **{"use_cache": False, **inputs})
-    return patterns
+    # A few architectures give patterns only when told to, and then all of them are in memory.
+    asks: list[dict[str, object]] = [{}, {"output_attentions": True}]
+    for asked in asks:
+        faults: dict[int, str] = {}
+        hooks = [
+            (module.register_forward_hook, _keep_pattern(patterns, faults, number))
+            for number, module in modules.items()
+            if number not in patterns
+        ]
+        if hooks:
+            with hooked_modules(locate(model), hooks), _eager_attention(model):
+                run_up_to(model, max(modules), input_ids, {**inputs, **asked})
+    if faults and (layers is not None or not patterns):
+        raise ValueError(NO_PATTERN.format(*next(iter(faults.items()))))
+    return in_order(patterns, [number for number in modules if number not in faults])
 
 
-def _keep_pattern(patterns: dict[int, Tensor], layer: int) -> Callable:
-    def hook(module: nn.Module, args: tuple, output: object) -> None:
-        given = output[1:] if isinstance(output, (tuple, list)) else ()
-        square = [p for p in given if isinstance(p, Tensor) and p.dim() == 4]
+def _keep_pattern(patterns: dict[int, Tensor], faults: dict[int, str], layer: int) -> Callable:
+    def hook(module: nn.Module, args: tuple, kwargs: dict, output: object) -> None:
+        given = output if isinstance(output, (tuple, list)) else [output]
+        square = [p for p in given[1:] if isinstance(p, Tensor) and p.dim() == 4]
         if not square:
-            raise ValueError(NO_PATTERN.format(layer, "there was none"))
-        low, high = square[0].min(), square[0].sum(dim=-1).max()
-        if low < 0 or high > 1.01 or square[0].shape[2] != output[0].shape[-2]:
-            seen = f"shape {tuple(square[0].shape)}, least {low:.3g}, largest row sum {high:.3g}"
-            raise ValueError(NO_PATTERN.format(layer, seen))
-        patterns[layer] = square[0].detach()
+            faults[layer] = "there was none"
+            return
+        low, high = square[0].min(), square[0].sum(dim=-1, dtype=torch.float32).max()
+        if low >= 0 and high <= 1.01 and square[0].shape[2] == given[0].shape[-2]:
+            patterns[layer] = square[0].detach()
+            return
+        shape = tuple(square[0].shape)
+        faults[layer] = f"shape {shape}, least {low:.3g}, largest row sum {high:.3g}"
 
     return hook
 
@@ -88,58 +114,101 @@ def _eager_attention(model: nn.Module) -> Iterator[None]:
 def read_heads(
     model: nn.Module,
     input_ids: Tensor,
-    layers: int | slice | Iterable[int],
+    layers: Layers,
     *,
-    positions: Iterable[int] | None = None,
+    positions: Positions = None,
     **inputs: object,
 ) -> dict[int, Tensor]:
     """What each head adds to the residual stream: `{layer: (batch, head, positions, hidden)}`.
 
     The heads of a layer add up to what its attention gives, less the bias of the output matrix.
     All layers of an 8B model at 512 tokens are 4 GB: so `layers` must be said, and `positions`
-    (column numbers, all by default) should be.
+    (as in `record_activations`: column numbers, or "last") should be.
 
     Raises:
         ValueError: for a layer that is not there, and where the heads do not add up, as behind an
             attention that does more with them than one matrix.
+        TypeError: for an option that neither this function nor the model knows.
     """
     kept: dict[int, Tensor] = {}
-    where = None if positions is None else list(positions)
-    with ExitStack() as stack, torch.no_grad():
-        for layer in _layers_with_attention(model, layers):
-            matrix, heads = _output_matrix(model, layer)
-            hook = _keep_heads(kept, layer, heads, where)
-            stack.callback(matrix.register_forward_hook(hook).remove)
-        stack.enter_context(hooked_layers(locate(model), {}))
-        model(input_ids=input_ids, **{"use_cache": False, **inputs})
-    return kept
+    pick = choose(positions, input_ids, inputs.get("attention_mask"))
+
+    def hook_of(layer: int, count: int) -> Callable:
+        def hook(matrix: nn.Module, args: tuple, kwargs: dict, output: Tensor) -> None:
+            def run(mixed: Tensor) -> Tensor:
+                # The matrix itself is asked, whatever it is: Conv1D, quantised, with an adapter.
+                # Its hooks are left out: they did their work on what comes in here.
+                return matrix.forward(mixed, *args[1:], **kwargs)
+
+            heads = pick(_side_by_side(args[0], count))
+            kept[layer] = _heads_apart(run, heads, pick(output), layer)
+
+        return hook
+
+    _read_at_matrices(model, input_ids, layers, hook_of, inputs)
+    return in_order(kept, decoder_layers(model, layers))
 
 
-def _keep_heads(
-    kept: dict[int, Tensor], layer: int, heads: int, where: list[int] | None
-) -> Callable:
-    busy = False  # the matrix is called again below, by this hook
+def _heads_apart(
+    run: Callable[[Tensor], Tensor], heads: Tensor, whole: Tensor, layer: int
+) -> Tensor:
+    """What each head makes of `whole` `(batch, positions, hidden)`, on its own."""
+    alone = torch.zeros_like(heads)
+    bias = run(alone[:, :1].flatten(-2))
+    missing = whole - bias
+    apart = whole.new_empty(len(whole), heads.shape[2], *whole.shape[1:])
+    for head in range(heads.shape[2]):
+        alone[:, :, head] = heads[:, :, head]
+        apart[:, head] = run(alone.flatten(-2)) - bias
+        alone[:, :, head] = 0
+        missing -= apart[:, head]
+    largest = max(apart.abs().max(), whole.abs().max())
+    if not missing.abs().max() <= 0.05 * largest:  # int8 kernels round as much as that
+        raise ValueError(
+            f"the heads of decoder layer {layer} do not add up to what its attention gives: up to "
+            f"{missing.abs().max():.2g} is missing, with numbers up to {largest:.2g}"
+        )
+    return apart
 
-    def hook(matrix: nn.Module, args: tuple, output: Tensor) -> None:
-        nonlocal busy
-        if busy:
-            return
-        busy = True
-        mixed = args[0] if where is None else args[0][:, where]  # (batch, positions, heads * size)
-        own = mixed.unflatten(-1, (heads, -1)).movedim(-2, 1)  # (batch, head, positions, size)
-        alone = torch.zeros(*own.shape[:-1], heads, own.shape[-1]).to(own)
-        for head in range(heads):
-            alone[:, head, :, head] = own[:, head]
-        zero = torch.zeros_like(mixed[:1, :1])
-        # The matrix itself is asked, whatever it is: Conv1D, quantised, with an adapter.
-        kept[layer] = matrix(alone.flatten(-2)) - matrix(zero)
-        whole = output if where is None else output[:, where]
-        gap = (kept[layer].sum(dim=1) + matrix(zero) - whole).abs().max()
-        busy = False
-        if not gap <= 0.05 * whole.abs().max() + 1e-4:
-            raise ValueError(f"the heads of layer {layer} do not add up: {gap:.2g} is missing")
 
-    return hook
+def read_head_outputs(
+    model: nn.Module,
+    input_ids: Tensor,
+    layers: Layers,
+    *,
+    positions: Positions = None,
+    **inputs: object,
+) -> dict[int, Tensor]:
+    """What heads give before they are put together: `{layer: (batch, positions, head, size)}`.
+
+    These are the numbers that `edit_heads` changes and that `ablate_heads` takes as values.
+    Options and errors are those of `read_heads`.
+    """
+    kept: dict[int, Tensor] = {}
+    pick = choose(positions, input_ids, inputs.get("attention_mask"))
+
+    def hook_of(layer: int, count: int) -> Callable:
+        def hook(matrix: nn.Module, args: tuple, kwargs: dict, output: Tensor) -> None:
+            kept[layer] = pick(_side_by_side(args[0], count))
+
+        return hook
+
+    _read_at_matrices(model, input_ids, layers, hook_of, inputs)
+    return in_order(kept, decoder_layers(model, layers))
+
+
+def _read_at_matrices(
+    model: nn.Module,
+    input_ids: Tensor,
+    layers: Layers,
+    hook_of: Callable[[int, int], Callable],
+    inputs: dict[str, object],
+) -> None:
+    numbers = decoder_layers(model, layers)
+    found = [(number, *_output_matrix(model, number)) for number in numbers]
+    hooks = [(matrix.register_forward_hook, hook_of(n, count)) for n, matrix, count in found]
+    with hooked_modules(locate(model), hooks):
+        run_up_to(model, max(numbers), input_ids, inputs)
 
 
 @contextmanager
@@ -150,32 +219,38 @@ def edit_heads(model: nn.Module, edits: Mapping[int, Callable[[Tensor], Tensor]]
             model(**inputs)
 
     `edits` has a function for each decoder layer, from 1. It takes the heads of one pass before
-    they are put together, `(batch, seq, head, size)`, and returns them changed.
+    they are put together, `(batch, seq, head, size)`, and returns them changed, of the same shape,
+    dtype and device. With a KV cache a pass holds the new tokens only.
 
     Raises:
-        ValueError: for a layer that is not there, and for a result of another shape.
+        ValueError: for a layer that is not there, and for a result of another kind.
     """
-    with ExitStack() as stack:
-        for layer, edit in edits.items():
-            [number] = _layers_with_attention(model, layer)
-            matrix, heads = _output_matrix(model, number)
-            hook = _edit_hook(number, heads, edit)
-            stack.callback(matrix.register_forward_pre_hook(hook).remove)
-        stack.enter_context(hooked_layers(locate(model), {}))
+    if not isinstance(edits, Mapping) or not all(callable(edit) for edit in edits.values()):
+        raise ValueError(f"edits are given as {{layer number: function}}, not as {edits!r}")
+    numbers = decoder_layers(model, edits)
+    if len(numbers) < len(edits):
+        raise ValueError(f"two of these layers are the same one: {list(edits)}")
+    hooks = []
+    for number, edit in zip(numbers, edits.values()):
+        matrix, count = _output_matrix(model, number)
+        hooks.append((matrix.register_forward_pre_hook, _edit_hook(number, count, edit)))
+    with hooked_modules(locate(model), hooks):
         yield
 
 
-def _edit_hook(layer: int, heads: int, edit: Callable[[Tensor], Tensor]) -> Callable:
-    def hook(matrix: nn.Module, args: tuple) -> tuple:
-        given = args[0].unflatten(-1, (heads, -1))  # (batch, seq, head, size)
-        new = edit(given)
-        if not isinstance(new, Tensor) or new.shape != given.shape:
-            found = tuple(new.shape) if isinstance(new, Tensor) else type(new).__name__
+def _edit_hook(layer: int, count: int, edit: Callable[[Tensor], Tensor]) -> Callable:
+    def hook(matrix: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        heads = _side_by_side(args[0], count)
+        new = edit(heads)
+        given, wanted = (
+            f"{tuple(t.shape)}, {t.dtype}, {t.device}" if isinstance(t, Tensor) else repr(t)
+            for t in (new, heads)
+        )
+        if given != wanted:
             raise ValueError(
-                f"the edit of the heads of layer {layer} returned {found} instead of "
-                f"(batch, seq, head, size) = {tuple(given.shape)}"
+                f"the edit of the heads of layer {layer} returned {given} instead of {wanted}"
             )
-        return (new.to(given).flatten(-2), *args[1:])
+        return (new.flatten(-2), *args[1:]), kwargs
 
     return hook
 
@@ -189,52 +264,41 @@ def ablate_heads(
     """Run the model without some heads, `(layer, head)` pairs, inside the `with` block.
 
     What these heads give is replaced by 0, or by `values[layer]`, of a shape that fits
-    `(batch, seq, head, size)`: means over other prompts, say.
+    `(batch, seq, head, size)`: means over what `read_head_outputs` gave for other prompts, say.
+
+    Raises:
+        ValueError: for a layer or a head that is not there, and for values that do not fit.
     """
     chosen: dict[int, list[int]] = {}
-    for layer, head in heads:
+    for pair in heads:
+        if not isinstance(pair, Iterable) or len(both := [*pair]) != 2:
+            raise ValueError(f"heads are pairs of a layer and a head, such as (2, 3), not {pair!r}")
+        [layer] = decoder_layers(model, both[0])
         count = _output_matrix(model, layer)[1]
-        if not 0 <= head < count:
-            raise ValueError(f"L{layer}H{head} is not there: heads are 0 to {count - 1}")
-        chosen.setdefault(layer, []).append(head)
+        if both[1] not in range(count):
+            raise ValueError(f"L{layer}H{both[1]} is not there: heads are 0 to {count - 1}")
+        if values is not None and layer not in values:
+            raise ValueError(f"there are no values for layer {layer}, only for {list(values)}")
+        chosen.setdefault(layer, []).append(both[1])
 
     def edit_of(layer: int) -> Callable[[Tensor], Tensor]:
         def edit(given: Tensor) -> Tensor:
-            new, numbers = given.clone(), chosen[layer]
-            if values is None:
-                new[:, :, numbers] = 0
-            else:
-                new[:, :, numbers] = values[layer].to(given).expand_as(given)[:, :, numbers]
-            return new
+            new = torch.zeros_like(given[..., :1, :1]) if values is None else values[layer]
+            gone = torch.zeros(given.shape[-2], 1, dtype=torch.bool, device=given.device)
+            gone[chosen[layer]] = True
+            try:
+                return torch.where(gone, new.to(given).expand_as(given), given)
+            except RuntimeError as error:
+                raise ValueError(
+                    f"the values of layer {layer}, {tuple(new.shape)}, do not fit this pass, "
+                    f"(batch, seq, head, size) = {tuple(given.shape)}"
+                ) from error
 
         return edit
 
-    with edit_heads(model, {layer: edit_of(layer) for layer in chosen}):
+    edits = {layer: edit_of(layer) for layer in chosen}
+    with edit_heads(model, edits) if edits else nullcontext():  # no head at all is a control
         yield
-
-
-def _layers_with_attention(
-    model: nn.Module, layers: int | slice | Iterable[int] | None
-) -> list[int]:
-    count = len(find_decoder_layers(model))
-    numbers = layer_numbers(layers, count)
-    if layers is None:
-        numbers = [i for i in numbers if i and _has_attention(model, i)]
-    if 0 in numbers:
-        raise ValueError(
-            f"layer 0 is the embedding output and has no heads: decoder layers are 1 to {count}"
-        )
-    if not numbers:
-        raise ValueError("no decoder layer of this model has a part that is known as attention")
-    return numbers
-
-
-def _has_attention(model: nn.Module, layer: int) -> bool:
-    try:
-        find_part(model, "attention", layer)
-    except ValueError:
-        return False
-    return True
 
 
 def _output_matrix(model: nn.Module, layer: int) -> tuple[nn.Module, int]:
@@ -247,7 +311,33 @@ def _output_matrix(model: nn.Module, layer: int) -> tuple[nn.Module, int]:
             f"the attention of decoder layer {layer} has no single output matrix that is known; "
             f"its modules are {names}"
         )
-    config = getattr(attention, "config", None) or model.config.get_text_config(decoder=True)
-    told = [getattr(attention, name, None) for name in ("num_heads", "num_attention_heads")]
-    heads = next((n for n in told if isinstance(n, int)), config.num_attention_heads)
-    return matrix, heads
+    if hasattr(attention, "lambda_init"):
+        raise ValueError(
+            f"the heads of decoder layer {layer} are not put together one by one: each part of the "
+            "output matrix's input is a difference of two (differential attention)"
+        )
+    [owner] = [part for part in attention.modules() if matrix in [*part.children()]]
+    width, size = _told(matrix, ("in_features", "nx")), _told(owner, SIZE)  # nx: Conv1D, GPT-2's
+    told = [_told(part, COUNT) for part in (attention, *attention.children())]  # BERT's: a child
+    counts = {next(filter(None, told), None), width // size if width and size else None} - {None}
+    if len(counts) != 1:
+        raise ValueError(
+            f"how many heads decoder layer {layer} has is not clear: an output matrix for {width} "
+            f"numbers, {size} for each head, and {', '.join(map(str, counts)) or 'no'} heads"
+        )
+    return matrix, next(count for count in counts if count)
+
+
+def _told(module: nn.Module, names: tuple[str, ...]) -> int | None:
+    """What the first of these attributes says that is there and a whole number."""
+    values = (getattr(module, name, None) for name in names)
+    return next((value for value in values if isinstance(value, int)), None)
+
+
+def _side_by_side(mixed: Tensor, count: int) -> Tensor:
+    """The heads in what goes into the output matrix: `(batch, seq, head, size)`."""
+    if mixed.dim() != 3:
+        raise ValueError(
+            f"the output matrix is given {tuple(mixed.shape)}, not (batch, seq, heads side by side)"
+        )
+    return mixed.unflatten(-1, (count, -1))

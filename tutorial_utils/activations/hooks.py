@@ -10,8 +10,8 @@ from __future__ import annotations
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from contextvars import ContextVar
 from typing import Any
 from unittest import mock
@@ -76,6 +76,22 @@ def hooked_layers(
         for handle in handles:
             handle.remove()
         threads.remove(entered)
+
+
+@contextmanager
+def hooked_modules(
+    where: DecoderLayers, hooks: Iterable[tuple[Callable, Callable]]
+) -> Iterator[None]:
+    """Put hooks on parts of decoder layers while the block runs, as `hooked_layers` on the layers.
+
+    hooks: pairs of a module's method to register with, such as `module.register_forward_hook`, and
+        a hook that takes the arguments by name too.
+    """
+    scope = _scope.get()
+    with hooked_layers(where, {}), ExitStack() as stack:
+        for register, hook in hooks:
+            stack.callback(register(_in_scope(scope, hook), with_kwargs=True).remove)
+        yield
 
 
 def _before_first_layer(function: LayerFunction, scope: object) -> Callable:

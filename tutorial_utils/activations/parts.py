@@ -1,10 +1,24 @@
-"""Find attention and MLP in a decoder layer, and where attention puts its heads together."""
+"""The parts of a decoder layer: attention and MLP, what they add to the residual stream.
+
+Decoder layers are numbered from 1. Layer i's parts lead from layer i - 1 of the stream to layer i.
+"""
 
 from __future__ import annotations
 
-from torch import nn
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
 
-from tutorial_utils.activations.layers import find_decoder_layers
+import torch
+from torch import Tensor, nn
+
+from tutorial_utils.activations.hooks import hooked_modules
+from tutorial_utils.activations.layers import layer_numbers, locate
+from tutorial_utils.activations.positions import Positions, check_positions, columns_to_keep
+from tutorial_utils.activations.record_and_edit import read_activations
+from tutorial_utils.activations.signatures import named_arguments
+
+Layers = int | slice | Iterable[int] | None  # as the caller gives them
 
 # What the two parts of a decoder layer are called, in the architectures of transformers.
 PARTS = {
@@ -13,28 +27,36 @@ PARTS = {
 }
 # What the matrix that puts the heads together is called there.
 OUTPUT = ("o_proj", "out_proj", "c_proj", "dense", "Wo")
+# What norms behind the two parts are called, before what they give is added to the stream.
+BEHIND = (
+    ("post_self_attn_layernorm", "post_mlp_layernorm"),  # GLM 4
+    ("post_norm1", "post_norm2"),  # HyperCLOVA X
+    ("post_attention_layernorm", "post_mlp_layernorm"),  # AFMoE
+    ("post_attention_layernorm", "post_feedforward_layernorm"),  # Gemma 2 and 3, OLMo 2, EXAONE 4
+)
 
 
 def find_part(model: nn.Module, part: str, layer: int) -> nn.Module:
     """The module that computes this part, "attention" or "mlp", of the decoder layer `layer`.
 
     Raises:
-        ValueError: for another part, for a layer that is not there, and for a layer in which no
-            module is known as this part.
+        ValueError: for another part, for a layer that is not there, and for a layer in which not
+            one module is known as this part.
     """
     if part not in PARTS:
         raise ValueError(f'part is None, "attention" or "mlp", not {part!r}')
-    layers = find_decoder_layers(model)
+    layers = locate(model).layers
     if not 1 <= layer <= len(layers):
         raise ValueError(
             f"layer {layer} has no {part}: the decoder layers are 1 to {len(layers)} here"
         )
     children = dict(layers[layer - 1].named_children())
     found = [children[name] for name in PARTS[part] if name in children]
-    if not found:
+    if not found or isinstance(found[0], nn.ModuleList):
         raise ValueError(
-            f"decoder layer {layer} has no part that is known as {part}: its parts are "
-            f"{', '.join(children)}. Use a hook of your own, as in the lesson on hooks"
+            f"decoder layer {layer} has {'more than one' if found else 'no'} part that is known as "
+            f"{part}: its parts are {', '.join(children)}. Use a hook of your own, as the lesson "
+            "on patching does by hand"
         )
     return found[0]
 
@@ -52,10 +74,101 @@ def find_output_matrix(attention: nn.Module) -> nn.Module | None:
 def find_norm_behind(layer: nn.Module, part: str) -> nn.Module | None:
     """The norm that a decoder layer applies to what a part gives, before it is added (Gemma 2)."""
     children = dict(layer.named_children())
-    if "post_self_attn_layernorm" in children:  # GLM 4
-        names = {"attention": "post_self_attn_layernorm", "mlp": "post_mlp_layernorm"}
-    elif "post_feedforward_layernorm" in children:  # Gemma 2 and 3, OLMo 2, EXAONE 4
-        names = {"attention": "post_attention_layernorm", "mlp": "post_feedforward_layernorm"}
-    else:
-        return None
-    return children.get(names[part])
+    pair = next((names for names in BEHIND if set(names) <= {*children}), None)
+    return None if pair is None else children[pair[list(PARTS).index(part)]]
+
+
+def decoder_layers(model: nn.Module, layers: Layers) -> list[int]:
+    """Numbers of decoder layers, from 1; None means all. ValueError for one that is not there."""
+    count = len(locate(model).layers)
+    numbers = layer_numbers(slice(1, None) if layers is None else layers, count)
+    if 0 in numbers:
+        raise ValueError(
+            f"layer 0 is the embedding output and has no parts: decoder layers are 1 to {count}"
+        )
+    return numbers
+
+
+def choose(positions: Positions, input_ids: Tensor, mask: object) -> Callable[[Tensor], Tensor]:
+    """A function that copies the chosen positions, (batch, seq, ...) to (batch, positions, ...)."""
+    wanted = check_positions(positions)
+    if wanted is None:
+        return lambda given: given
+    columns = columns_to_keep(wanted, input_ids.shape[-1], mask)
+
+    def pick(given: Tensor) -> Tensor:
+        if isinstance(columns, slice):
+            return given[:, columns].clone()
+        return given[
+            torch.arange(len(given), device=given.device)[:, None], columns.to(given.device)
+        ]
+
+    return pick
+
+
+def run_up_to(model: nn.Module, layer: int, input_ids: Tensor, inputs: dict[str, object]) -> None:
+    """Run the model up to this decoder layer: no head, no KV cache, no gradients."""
+    read_activations(model, input_ids, layers=layer, positions=0, **inputs)  # type: ignore[arg-type]
+
+
+def in_order(kept: dict[int, Tensor], numbers: list[int]) -> dict[int, Tensor]:
+    """What was kept of these decoder layers, in this order; ValueError where one is missing."""
+    for number in numbers:
+        if number not in kept:
+            raise ValueError(f"the model left out decoder layer {number}, or this part of it")
+    return {number: kept[number] for number in numbers}
+
+
+def read_parts(
+    model: nn.Module,
+    input_ids: Tensor,
+    part: str,
+    *,
+    layers: Layers = None,
+    positions: Positions = None,
+    **inputs: object,
+) -> dict[int, Tensor]:
+    """What "attention" or "mlp" gives out in each decoder layer: {layer: (batch, seq, hidden)}.
+
+    Layer i is the ith decoder layer, from 1: what its part adds to the residual stream on the way
+    from layer i - 1 to layer i. (A few architectures, such as Gemma 2, normalise it in between.)
+    `layers` are all by default, `positions` as in `record_activations`, and `inputs` is what else
+    the model takes. By hand: the lesson on patching and steering.
+    """
+    kept: dict[int, Tensor] = {}
+    numbers = decoder_layers(model, layers)
+    pick = choose(positions, input_ids, inputs.get("attention_mask"))
+    with ExitStack() as stack:
+        for layer in numbers:
+
+            def keep(given: Tensor, layer: int = layer) -> None:
+                kept[layer] = pick(given)
+
+            stack.enter_context(hooked_part(model, part, layer, len(input_ids), keep))
+        run_up_to(model, max(numbers), input_ids, inputs)
+    return in_order(kept, numbers)
+
+
+@contextmanager
+def hooked_part(
+    model: nn.Module, part: str, layer: int, batch: int, function: Callable[[Tensor], Tensor | None]
+) -> Iterator[None]:
+    """Call `function` on what this part of a layer adds; what it returns is added in its place."""
+
+    def hook(module: nn.Module, args: tuple, kwargs: dict, output: Any) -> object:
+        is_many = isinstance(output, (tuple, list))  # attention gives its weights too
+        given = output[0] if is_many else output
+        # BLOOM and MPT add the stream inside of the part: taken off here, and put back below.
+        stream: Any = named_arguments(module, args, kwargs).get("residual", 0)
+        added = given - stream
+        if given.dim() == 2:  # OPT's is (batch * seq, hidden)
+            added = added.reshape(batch, -1, given.shape[-1])
+        new = function(added)
+        if new is None:
+            return None
+        new = new.reshape(given.shape) + stream
+        return type(output)([new, *output[1:]]) if is_many else new
+
+    module = find_part(model, part, layer)
+    with hooked_modules(locate(model), [(module.register_forward_hook, hook)]):
+        yield
