@@ -10,21 +10,25 @@ By hand: the lesson on attention heads.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 from transformers import PreTrainedModel
 
 from tutorial_utils.activations.heads import read_heads
 from tutorial_utils.activations.layers import locate
-from tutorial_utils.activations.parts import find_norm_behind
+from tutorial_utils.activations.parts import find_norm_behind, read_parts
 from tutorial_utils.activations.record_and_edit import read_activations
 from tutorial_utils.lens import unembed
-from tutorial_utils.activations.parts import read_parts
 
-# How far a sum may be from what it should be, as a share of the largest number in it: rounding.
-TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-3}
+NO_SUM = (
+    "the residual stream of {} is no sum of what the attention and the MLP of each layer give, so "
+    "its logits cannot be attributed to them: {}. In BERT and its family, in BART's and in "
+    "OpenAI's first GPT a norm comes behind each addition; other layers have a third part, such as "
+    "cross-attention, or scale the stream"
+)
 
 
 class Attribution(NamedTuple):
@@ -37,15 +41,17 @@ class Attribution(NamedTuple):
     embedding: Tensor  # (batch,)
     attention: Tensor  # (batch, layers), of decoder layers 1 to n
     mlp: Tensor  # (batch, layers)
-    heads: Tensor  # (batch, layers, head); what is left of `attention` is its output's bias
+    # (batch, layers, head), 0 for heads that a layer lacks. What is left of `attention` is what the
+    # bias of its output matrix adds.
+    heads: Tensor
     bias: Tensor  # (batch,), of the final norm and the unembedding
 
 
 def attribute_logits(
     model: PreTrainedModel,
     input_ids: Tensor,
-    token: int,
-    other: int | None = None,
+    token: int | Tensor,
+    other: int | Tensor | None = None,
     **inputs: object,
 ) -> Attribution:
     """Attribute the logit of `token` as the next one, or its lead over `other`, to its sources.
@@ -53,153 +59,174 @@ def attribute_logits(
     Args:
         model: a causal language model.
         input_ids: `(batch, seq)`; the logit is read at the last real token of each row.
-        token: the id of a token.
-        other: the id of a second one, whose logit is subtracted.
+        token: the id of a token, or one for each row `(batch,)`.
+        other: the id of a second one, or of one for each row, whose logit is subtracted.
         inputs: what else the model takes, such as `attention_mask`.
 
     Raises:
         ValueError: where the parts do not add up to the stream (a scale or a norm of another kind
             behind them), and where the logits are not linear in it (capped logits).
+        TypeError: for an option that neither this function nor the model knows.
     """
-    layers = locate(model).layers
-    n = len(layers)
-    recorded = read_activations(model, input_ids, positions="last", **inputs)
-    stream = torch.stack(
-        [recorded[i][:, 0].float().cpu() for i in range(n + 1)]
-    )  # (n + 1, batch, hidden)
-    mask = inputs.get("attention_mask")
-    where = _last_columns(input_ids, mask if isinstance(mask, Tensor) else None)
-    parts, heads = {}, {}
+    layers, name = locate(model).layers, type(model).__name__
+    last: dict[str, Any] = {**inputs, "positions": "last"}
+    recorded = [h[:, 0] for h in read_activations(model, input_ids, **last).values()]
+    stream = torch.stack([h.float().cpu() for h in recorded])  # (layers + 1, batch, hidden)
+    parts, heads = {}, []
     for part in ("attention", "mlp"):
-        given = read_parts(model, input_ids, part, **inputs)
-        rows = [_at(given[i], where) for i in range(1, n + 1)]
-        behind = [_frozen(find_norm_behind(layers[i], part), rows[i])[0] for i in range(n)]
+        try:
+            given = read_parts(model, input_ids, part, **last)
+        except ValueError as error:
+            raise ValueError(NO_SUM.format(name, error)) from error
+        rows = [hidden[:, 0].float().cpu() for hidden in given.values()]
+        behind = [_behind(layer, part, row) for layer, row in zip(layers, rows)]
         parts[part] = torch.stack([linear(row) for linear, row in zip(behind, rows)])
-        if part == "attention":
-            for i, linear in enumerate(behind, start=1):
-                each = read_heads(model, input_ids, [i], **inputs)[i]  # (batch, head, seq, hidden)
-                heads[i] = torch.stack([linear(_at(h, where)) for h in each.unbind(1)], dim=1)
-    _check_sum(parts["attention"] + parts["mlp"], stream[1:] - stream[:-1], _tolerance(model))
-    norm, gradient, at_zero, total = _last_steps(model, recorded[n][:, 0], token, other)
-    linear, bias = _frozen(norm, stream[n])
+        if part == "attention":  # each: (batch, head, 1, hidden)
+            each = read_heads(model, input_ids, [*given], **last).values()
+            heads = [f(h[:, :, 0].transpose(0, 1).float().cpu()) for f, h in zip(behind, each)]
+    _check_parts(parts["attention"] + parts["mlp"], stream, model)
+    norm, gradient, at_zero, total = _last_steps(model, recorded[-1], token, other)
+    linear, bias = _frozen(norm, stream[-1])
 
-    def share(vectors: Tensor) -> Tensor:  # (..., batch, hidden) to (..., batch)
-        return (linear(vectors) * gradient).sum(dim=-1)
+    def share(vectors: Tensor) -> Tensor:  # (any, batch, hidden) to (batch, any)
+        return (linear(vectors) * gradient).sum(dim=-1).movedim(0, -1)
 
+    most = max(map(len, heads))
     result = Attribution(
         total,
         share(stream[0]),
-        share(parts["attention"]).T,
-        share(parts["mlp"]).T,
-        torch.stack([share(heads[i].transpose(0, 1)).T for i in range(1, n + 1)], dim=1),
+        share(parts["attention"]),
+        share(parts["mlp"]),
+        torch.stack([pad(share(each), (0, most - len(each))) for each in heads], dim=1),
         at_zero + (bias * gradient).sum(dim=-1),
     )
-    found = result.embedding + result.attention.sum(1) + result.mlp.sum(1) + result.bias
-    largest = torch.stack([result.embedding, *result.attention.T, *result.mlp.T]).abs().max()
-    if not (found - total).abs().max() <= _tolerance(model) * max(largest, 1):
-        raise ValueError(
-            f"what was found adds up to {found.tolist()}, and the model's own is {total.tolist()}: "
-            f"the logits of {type(model).__name__} are no linear function of the stream, as where "
-            "they are capped"
-        )
+    _check_total(result, model)
     return result
 
 
 def _tolerance(model: PreTrainedModel) -> float:
-    return TOLERANCE.get(model.dtype, 0.03)
+    """How far a sum may be from what it should be, as a share of its largest number: rounding."""
+    return 1e-3 if torch.finfo(model.dtype).eps < 1e-6 else 0.03
 
 
-def _check_sum(parts: Tensor, added: Tensor, tolerance: float) -> None:
+def _check_parts(parts: Tensor, stream: Tensor, model: PreTrainedModel) -> None:
     """Raise ValueError unless attention and MLP are all that each decoder layer adds."""
-    gaps = (parts - added).abs().amax(dim=(1, 2)) / added.abs().amax(dim=(1, 2))
-    worst = int(gaps.argmax())
-    if not gaps[worst] <= tolerance:
+    added = stream[1:] - stream[:-1]
+    rounding = 2 * torch.finfo(model.dtype).eps * (stream[1:].abs() + stream[:-1].abs())
+    largest = added.abs().amax(dim=-1, keepdim=True)
+    gaps = ((parts - added).abs() - rounding) / largest.clamp(min=1e-30)
+    worst = int(gaps.amax(dim=(1, 2)).argmax())
+    if not gaps[worst].max() <= _tolerance(model):
+        why = f"{gaps[worst].max():.2g} of what decoder layer {worst + 1} adds is something else"
+        raise ValueError(NO_SUM.format(type(model).__name__, why))
+
+
+def _check_total(found: Attribution, model: PreTrainedModel) -> None:
+    """Raise ValueError unless all that was found adds up to the logit."""
+    parts = torch.cat([found.embedding[:, None], found.attention, found.mlp], dim=1)
+    sums = parts.sum(dim=1) + found.bias
+    if not (
+        (sums - found.total).abs() <= _tolerance(model) * parts.abs().amax(dim=1).clamp(min=1)
+    ).all():
         raise ValueError(
-            f"decoder layer {worst + 1} adds something else than what its attention and its MLP "
-            f"give: {gaps[worst]:.0%} of it is left over. There is a scale or a norm behind them, "
-            "or a third part, that is not known here"
+            f"what was found adds up to {sums.tolist()}, and the model gives "
+            f"{found.total.tolist()}: the logits of {type(model).__name__} are no linear function "
+            "of the stream behind its final norm, as where they are capped"
         )
 
 
-def _last_columns(input_ids: Tensor, mask: Tensor | None) -> Tensor:
-    """The column of the last real token of each row, `(batch,)`."""
-    batch, seq = input_ids.shape
-    if mask is None:
-        return torch.full((batch,), seq - 1)
-    return (seq - 1 - mask.flip(1).int().argmax(dim=1)).cpu()
+def _behind(layer: nn.Module, part: str, x: Tensor) -> Callable[[Tensor], Tensor]:
+    """What a decoder layer does to what a part gives, `x` `(batch, hidden)`, before adding it."""
+    told = (getattr(layer, name, None) for name in ("residual_multiplier", "residual_scale"))
+    factor = next((number for number in told if isinstance(number, (int, float))), 1)  # Granite
+    norm = find_norm_behind(layer, part)
+    linear = (lambda vectors: vectors) if norm is None else _frozen(norm, x)[0]
+    return lambda vectors: factor * linear(vectors)
 
 
-def _at(hidden: Tensor, columns: Tensor) -> Tensor:
-    """One token of each row of `(batch, seq, hidden)`: `(batch, hidden)`, float32 on the CPU."""
-    return hidden[torch.arange(len(hidden)), columns.to(hidden.device)].float().cpu()
-
-
-def _frozen(norm: nn.Module | None, x: Tensor) -> tuple[Callable[[Tensor], Tensor], Tensor]:
-    """What `norm` does to parts of `x` `(batch, hidden)`, at the scale that it has for `x`; its bias.
+def _frozen(norm: nn.Module, x: Tensor) -> tuple[Callable[[Tensor], Tensor], Tensor]:
+    """What `norm` does to parts of `x` `(batch, hidden)`, at the scale it has for `x`; its bias.
 
     A norm takes the mean off, or does not, and multiplies by numbers that depend on the length of
     `x` only. A vector of that length, of 1 and -1 in turn, shows these numbers.
     """
-    if norm is None:
-        return lambda vectors: vectors, torch.zeros(())
     weight = next(norm.parameters(), torch.empty(0))
+    device = "cpu" if weight.is_meta else weight.device  # offloaded: it is fetched when called
 
     def run(vectors: Tensor) -> Tensor:
         with torch.no_grad():
-            return norm(vectors.to(weight)).float().cpu()
+            return norm(vectors.to(device, weight.dtype)).float().cpu() - bias
 
-    centred = torch.allclose(run(x + x.abs().mean()), run(x), rtol=1e-2, atol=1e-2)
+    bias = torch.zeros(())
+    bias = run(torch.zeros_like(x))
+    moved = (run(x + x.abs().mean(dim=-1, keepdim=True)) - run(x)).abs().max()
+    is_centred = moved < 0.05 * run(x).abs().max()
 
     def centre(vectors: Tensor) -> Tensor:
-        return vectors - vectors.mean(dim=-1, keepdim=True) if centred else vectors
+        return vectors - vectors.mean(dim=-1, keepdim=True) if is_centred else vectors
 
     signs = torch.ones(x.shape[-1])
     signs[1::2] = -1
-    length = centre(x).square().mean(dim=-1, keepdim=True).sqrt()
+    length = centre(x).square().mean(dim=-1, keepdim=True).sqrt().clamp(min=1e-30)
     probe = length * centre(signs) / centre(signs).square().mean().sqrt()
-    bias = run(torch.zeros_like(x))
-    scale = (run(probe) - bias) / probe  # (batch, hidden)
+    scale = run(probe) / probe  # (batch, hidden)
     return lambda vectors: centre(vectors) * scale, bias
 
 
 def _last_steps(
-    model: PreTrainedModel, hidden: Tensor, token: int, other: int | None
+    model: PreTrainedModel, hidden: Tensor, token: int | Tensor, other: int | Tensor | None
 ) -> tuple[nn.Module, Tensor, Tensor, Tensor]:
     """The final norm; the gradient of the logit behind it; the logit where that is 0; the logit."""
     norm: nn.Module | None = None
-    leaf: Tensor | None = None
+    leaves: list[Tensor] = []
     factor = 1.0
 
     def look(module: nn.Module, args: tuple, output: object) -> Tensor | None:
         """The first module that is given the stream itself is the norm; its output is a leaf."""
-        nonlocal norm, leaf
+        nonlocal norm
         if norm not in (None, module) or not args or not isinstance(output, Tensor):
             return None
-        given = (
-            args[0].reshape(-1, args[0].shape[-1]) if isinstance(args[0], Tensor) else hidden[:0]
-        )
-        if given.shape[1:] != hidden.shape[1:] or not torch.equal(given[: len(hidden)], hidden):
+        given = args[0]
+        if not isinstance(given, Tensor) or given.shape[-1:] != hidden.shape[-1:]:
             return None
-        norm, leaf = module, (factor * output.detach()).requires_grad_()
-        return leaf
+        if not torch.equal(given.reshape(-1, given.shape[-1])[: len(hidden)].to(hidden), hidden):
+            return None
+        norm = module
+        leaves.append((factor * output.detach()).requires_grad_())
+        return leaves[-1]
 
     def run() -> Tensor:
-        with torch.enable_grad():
-            logits = unembed(model, hidden.detach().requires_grad_()).float()
-        return logits[:, token] - (0 if other is None else logits[:, other])
+        logits = unembed(model, hidden.detach().requires_grad_()).float()
+        logit = _of(token, logits)
+        return logit if other is None else logit - _of(other, logits)
 
     inside = {id(part) for layer in locate(model).layers for part in layer.modules()}
     outside = [m for m in model.modules() if id(m) not in inside and not [*m.children()]]
     handles = [module.register_forward_hook(look) for module in outside]
     try:
-        logit = run()
-        if norm is None or leaf is None:
-            raise ValueError(f"no final norm was found in {type(model).__name__}")
-        [gradient] = torch.autograd.grad(logit.sum(), leaf)
-        factor = 0.0
-        at_zero = run()
+        with torch.inference_mode(False), torch.enable_grad():
+            logit = run()
+            if norm is None:
+                raise ValueError(f"no final norm was found in {type(model).__name__}")
+            # A model that is run again for its logits has a leaf for each time.
+            gradients = torch.autograd.grad(logit.sum(), leaves, allow_unused=True)
+            factor = 0.0
+            at_zero = run()
     finally:
         for handle in handles:
             handle.remove()
-    gradient = gradient.reshape(-1, gradient.shape[-1])[: len(hidden)]
-    return norm, gradient.float().cpu(), at_zero.detach().cpu(), logit.detach().cpu()
+    gradient = next(g for g in gradients if g is not None).reshape(-1, hidden.shape[-1])
+    return norm, gradient[: len(hidden)].float().cpu(), at_zero.detach().cpu(), logit.detach().cpu()
+
+
+def _of(token: int | Tensor, logits: Tensor) -> Tensor:
+    """The logits `(batch,)` of a token, or of one for each row of `(batch, vocab)`."""
+    batch, vocab = logits.shape
+    ids = torch.as_tensor(token, device=logits.device) if isinstance(token, (int, Tensor)) else None
+    if ids is None or ids.is_floating_point() or ids.shape not in ((), (batch,)):
+        raise ValueError(
+            f"a token is given by its id, or by one id for each row, ({batch},), not as {token!r}"
+        )
+    if not ((ids >= 0) & (ids < vocab)).all():
+        raise ValueError(f"token {token} is not in this vocabulary: ids are 0 to {vocab - 1}")
+    return logits.gather(1, ids.expand(batch)[:, None])[:, 0]

@@ -25,6 +25,7 @@ from tutorial_utils.activations.parts import (
     run_up_to,
 )
 from tutorial_utils.activations.positions import Positions
+from tutorial_utils.activations.signatures import parameters
 
 NO_PATTERN = (
     "decoder layer {} gave no attention pattern (batch, head, query, key), rows of weights from 0 "
@@ -61,18 +62,15 @@ def read_attention(
             if layers is not None or (number == len(locate(model).layers) and not modules):
                 raise
     patterns: dict[int, Tensor] = {}
-    # A few architectures give patterns only when told to, and then all of them are in memory.
-    asks: list[dict[str, object]] = [{}, {"output_attentions": True}]
-    for asked in asks:
-        faults: dict[int, str] = {}
-        hooks = [
-            (module.register_forward_hook, _keep_pattern(patterns, faults, number))
-            for number, module in modules.items()
-            if number not in patterns
-        ]
-        if hooks:
-            with hooked_modules(locate(model), hooks), _eager_attention(model):
-                run_up_to(model, max(modules), input_ids, {**inputs, **asked})
+    faults: dict[int, str] = {}
+    hooks = [
+        (module.register_forward_hook, _keep_pattern(patterns, faults, number))
+        for number, module in modules.items()
+    ]
+    if any("output_attentions" in parameters(module) for module in modules.values()):
+        inputs = {**inputs, "output_attentions": True}  # these keep the pattern unless told to
+    with hooked_modules(locate(model), hooks), _eager_attention(model):
+        run_up_to(model, max(modules), input_ids, inputs)
     if faults and (layers is not None or not patterns):
         raise ValueError(NO_PATTERN.format(*next(iter(faults.items()))))
     return in_order(patterns, [number for number in modules if number not in faults])
