@@ -18,6 +18,7 @@ from torch.nn.functional import pad
 from transformers import PreTrainedModel
 
 from tutorial_utils.activations.heads import read_heads
+from tutorial_utils.activations.inputs import check_options
 from tutorial_utils.activations.layers import locate
 from tutorial_utils.activations.parts import find_norm_behind, read_parts
 from tutorial_utils.activations.record_and_edit import read_activations
@@ -68,6 +69,7 @@ def attribute_logits(
             behind them), and where the logits are not linear in it (capped logits).
         TypeError: for an option that neither this function nor the model knows.
     """
+    check_options(model, inputs, "attribute_logits", ("token", "other"))
     layers, name = locate(model).layers, type(model).__name__
     last: dict[str, Any] = {**inputs, "positions": "last"}
     recorded = [h[:, 0] for h in read_activations(model, input_ids, **last).values()]

@@ -1,8 +1,8 @@
-"""Attention heads: where they look, what each adds to the residual stream, and without some.
+"""Attention heads: what each adds to the residual stream, and the model without some of them.
 
-Decoder layers are numbered from 1, heads from 0. By hand: the lessons on the inside of a decoder
-layer and on attention heads. Heads are taken where they still lie side by side, at the *input* of
-the matrix that puts them together (`o_proj`). Its output mixes them: no slice of it is a head.
+Decoder layers are numbered from 1, heads from 0. Heads are taken where they still lie side by side,
+at the *input* of the matrix that puts them together (`o_proj`). Its output mixes them: no slice of
+it is a head. By hand: the lesson on attention heads.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from tutorial_utils.activations.hooks import hooked_modules
+from tutorial_utils.activations.inputs import check_options
 from tutorial_utils.activations.layers import locate
 from tutorial_utils.activations.parts import (
+    OPTIONS,
     Layers,
     choose,
     decoder_layers,
@@ -25,88 +27,10 @@ from tutorial_utils.activations.parts import (
     run_up_to,
 )
 from tutorial_utils.activations.positions import Positions
-from tutorial_utils.activations.signatures import parameters
 
-NO_PATTERN = (
-    "decoder layer {} gave no attention pattern (batch, head, query, key), rows of weights from 0 "
-    "to 1: {}. Its attention is no softmax over keys, or its code keeps the pattern to itself"
-)
 # What an attention calls the width of a head's output, or how many heads it has.
 SIZE = ("v_head_dim", "head_dim", "head_size")
 COUNT = ("num_heads", "num_attention_heads", "n_heads", "n_head")
-
-
-def read_attention(
-    model: nn.Module, input_ids: Tensor, layers: Layers = None, **inputs: object
-) -> dict[int, Tensor]:
-    """Where each head looks: `{layer: pattern (batch, head, query, key)}`, rows of weights.
-
-    The model runs once on `input_ids` `(batch, seq)` with its attention written out in PyTorch
-    ("eager"), since faster code never makes the pattern; then its settings are as they were.
-
-    Args:
-        model: a causal language model.
-        input_ids: `(batch, seq)`.
-        layers: numbers of decoder layers, from 1; None means all whose attention has a pattern.
-        inputs: what else the model takes, such as `attention_mask`.
-
-    Raises:
-        ValueError: for a layer that is not there, or whose attention gives no pattern.
-        TypeError: for an option that neither this function nor the model knows.
-    """
-    modules = {}
-    for number in decoder_layers(model, layers):
-        try:
-            modules[number] = find_part(model, "attention", number)
-        except ValueError:
-            if layers is not None or (number == len(locate(model).layers) and not modules):
-                raise
-    patterns: dict[int, Tensor] = {}
-    faults: dict[int, str] = {}
-    hooks = [
-        (module.register_forward_hook, _keep_pattern(patterns, faults, number))
-        for number, module in modules.items()
-    ]
-    if any("output_attentions" in parameters(module) for module in modules.values()):
-        inputs = {**inputs, "output_attentions": True}  # these keep the pattern unless told to
-    with hooked_modules(locate(model), hooks), _eager_attention(model):
-        run_up_to(model, max(modules), input_ids, inputs)
-    if faults and (layers is not None or not patterns):
-        raise ValueError(NO_PATTERN.format(*next(iter(faults.items()))))
-    return in_order(patterns, [number for number in modules if number not in faults])
-
-
-def _keep_pattern(patterns: dict[int, Tensor], faults: dict[int, str], layer: int) -> Callable:
-    def hook(module: nn.Module, args: tuple, kwargs: dict, output: object) -> None:
-        given = output if isinstance(output, (tuple, list)) else [output]
-        square = [p for p in given[1:] if isinstance(p, Tensor) and p.dim() == 4]
-        if not square:
-            faults[layer] = "there was none"
-            return
-        low, high = square[0].min(), square[0].sum(dim=-1, dtype=torch.float32).max()
-        if low >= 0 and high <= 1.01 and square[0].shape[2] == given[0].shape[-2]:
-            patterns[layer] = square[0].detach()
-            return
-        shape = tuple(square[0].shape)
-        faults[layer] = f"shape {shape}, least {low:.3g}, largest row sum {high:.3g}"
-
-    return hook
-
-
-@contextmanager
-def _eager_attention(model: nn.Module) -> Iterator[None]:
-    """Run the model with attention in plain PyTorch; its settings come back afterwards."""
-    configs = {
-        id(module.config): module.config for module in model.modules() if hasattr(module, "config")
-    }
-    before = [(c, getattr(c, "_attn_implementation", None)) for c in configs.values()]
-    try:
-        for config, _ in before:
-            config._attn_implementation = "eager"
-        yield
-    finally:
-        for config, name in before:  # a whole sets its parts too: it comes first
-            config._attn_implementation = name
 
 
 def read_heads(
@@ -120,37 +44,68 @@ def read_heads(
     """What each head adds to the residual stream: `{layer: (batch, head, positions, hidden)}`.
 
     The heads of a layer add up to what its attention gives, less the bias of the output matrix.
-    All layers of an 8B model at 512 tokens are 4 GB: so `layers` must be said, and `positions`
-    (as in `record_activations`: column numbers, or "last") should be.
+    All layers of an 8B model at 512 tokens are 4 GB in half precision: so `layers` must be said,
+    and `positions` (as in `record_activations`: column numbers, or "last") should be.
 
     Raises:
         ValueError: for a layer that is not there, and where the heads do not add up, as behind an
             attention that does more with them than one matrix.
         TypeError: for an option that neither this function nor the model knows.
     """
+    check_options(model, inputs, "read_heads", OPTIONS)
+    return _read(model, input_ids, layers, positions, inputs, _apart)
+
+
+def read_head_outputs(
+    model: nn.Module,
+    input_ids: Tensor,
+    layers: Layers,
+    *,
+    positions: Positions = None,
+    **inputs: object,
+) -> dict[int, Tensor]:
+    """What heads give before they are put together: `{layer: (batch, positions, head, size)}`.
+
+    These are the numbers that `edit_heads` changes and that `ablate_heads` takes as values.
+    Options and errors are those of `read_heads`.
+    """
+    check_options(model, inputs, "read_head_outputs", OPTIONS)
+    return _read(model, input_ids, layers, positions, inputs, lambda heads, *_: heads)
+
+
+def _read(
+    model: nn.Module,
+    input_ids: Tensor,
+    layers: Layers,
+    positions: Positions,
+    inputs: dict,
+    look: Callable[[Tensor, Tensor, int, Callable[[Tensor], Tensor]], Tensor],
+) -> dict[int, Tensor]:
+    """What `look` makes of the heads, the output, the number and the matrix of each layer."""
     kept: dict[int, Tensor] = {}
-    pick = choose(positions, input_ids, inputs.get("attention_mask"))
+    pick = choose(positions, inputs.get("attention_mask"))
 
     def hook_of(layer: int, count: int) -> Callable:
         def hook(matrix: nn.Module, args: tuple, kwargs: dict, output: Tensor) -> None:
             def run(mixed: Tensor) -> Tensor:
                 # The matrix itself is asked, whatever it is: Conv1D, quantised, with an adapter.
-                # Its hooks are left out: they did their work on what comes in here.
+                # Its hooks are left out: they have done their work on what comes in here.
                 return matrix.forward(mixed, *args[1:], **kwargs)
 
-            heads = pick(_side_by_side(args[0], count))
-            kept[layer] = _heads_apart(run, heads, pick(output), layer)
+            kept[layer] = look(pick(_side_by_side(args[0], count)), pick(output), layer, run)
 
         return hook
 
-    _read_at_matrices(model, input_ids, layers, hook_of, inputs)
-    return in_order(kept, decoder_layers(model, layers))
+    numbers = decoder_layers(model, layers)
+    found = [(number, *_output_matrix(model, number)) for number in numbers]
+    hooks = [(matrix.register_forward_hook, hook_of(n, count)) for n, matrix, count in found]
+    with hooked_modules(locate(model), hooks):
+        run_up_to(max(numbers), model, input_ids, positions, inputs)
+    return in_order(kept, numbers)
 
 
-def _heads_apart(
-    run: Callable[[Tensor], Tensor], heads: Tensor, whole: Tensor, layer: int
-) -> Tensor:
-    """What each head makes of `whole` `(batch, positions, hidden)`, on its own."""
+def _apart(heads: Tensor, whole: Tensor, layer: int, run: Callable[[Tensor], Tensor]) -> Tensor:
+    """What each head adds to `whole` `(batch, positions, hidden)`, on its own."""
     alone = torch.zeros_like(heads)
     bias = run(alone[:, :1].flatten(-2))
     missing = whole - bias
@@ -167,46 +122,6 @@ def _heads_apart(
             f"{missing.abs().max():.2g} is missing, with numbers up to {largest:.2g}"
         )
     return apart
-
-
-def read_head_outputs(
-    model: nn.Module,
-    input_ids: Tensor,
-    layers: Layers,
-    *,
-    positions: Positions = None,
-    **inputs: object,
-) -> dict[int, Tensor]:
-    """What heads give before they are put together: `{layer: (batch, positions, head, size)}`.
-
-    These are the numbers that `edit_heads` changes and that `ablate_heads` takes as values.
-    Options and errors are those of `read_heads`.
-    """
-    kept: dict[int, Tensor] = {}
-    pick = choose(positions, input_ids, inputs.get("attention_mask"))
-
-    def hook_of(layer: int, count: int) -> Callable:
-        def hook(matrix: nn.Module, args: tuple, kwargs: dict, output: Tensor) -> None:
-            kept[layer] = pick(_side_by_side(args[0], count))
-
-        return hook
-
-    _read_at_matrices(model, input_ids, layers, hook_of, inputs)
-    return in_order(kept, decoder_layers(model, layers))
-
-
-def _read_at_matrices(
-    model: nn.Module,
-    input_ids: Tensor,
-    layers: Layers,
-    hook_of: Callable[[int, int], Callable],
-    inputs: dict[str, object],
-) -> None:
-    numbers = decoder_layers(model, layers)
-    found = [(number, *_output_matrix(model, number)) for number in numbers]
-    hooks = [(matrix.register_forward_hook, hook_of(n, count)) for n, matrix, count in found]
-    with hooked_modules(locate(model), hooks):
-        run_up_to(model, max(numbers), input_ids, inputs)
 
 
 @contextmanager

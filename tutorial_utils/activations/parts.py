@@ -13,12 +13,19 @@ import torch
 from torch import Tensor, nn
 
 from tutorial_utils.activations.hooks import hooked_modules
+from tutorial_utils.activations.inputs import check_options, named_arguments
 from tutorial_utils.activations.layers import layer_numbers, locate
-from tutorial_utils.activations.positions import Positions, check_positions, columns_to_keep
+from tutorial_utils.activations.positions import (
+    Positions,
+    check_positions,
+    last_columns,
+    listed_columns,
+    real_tokens,
+)
 from tutorial_utils.activations.record_and_edit import read_activations
-from tutorial_utils.activations.signatures import named_arguments
 
 Layers = int | slice | Iterable[int] | None  # as the caller gives them
+OPTIONS = ("layers", "positions")
 
 # What the two parts of a decoder layer are called, in the architectures of transformers.
 PARTS = {
@@ -89,26 +96,34 @@ def decoder_layers(model: nn.Module, layers: Layers) -> list[int]:
     return numbers
 
 
-def choose(positions: Positions, input_ids: Tensor, mask: object) -> Callable[[Tensor], Tensor]:
+def choose(positions: Positions, mask: object) -> Callable[[Tensor], Tensor]:
     """A function that copies the chosen positions, (batch, seq, ...) to (batch, positions, ...)."""
     wanted = check_positions(positions)
-    if wanted is None:
-        return lambda given: given
-    columns = columns_to_keep(wanted, input_ids.shape[-1], mask)
 
     def pick(given: Tensor) -> Tensor:
-        if isinstance(columns, slice):
-            return given[:, columns].clone()
-        return given[
-            torch.arange(len(given), device=given.device)[:, None], columns.to(given.device)
-        ]
+        if wanted is None:
+            return given
+        seq = given.shape[1]
+        real = real_tokens(mask, seq, past=None) if wanted == "last" else None
+        if real is not None:
+            columns = last_columns(real)
+        else:
+            columns = listed_columns([-1] if isinstance(wanted, str) else wanted, seq)
+        rows = torch.arange(len(given), device=given.device)[:, None]
+        return given[rows, columns.to(given.device)]
 
     return pick
 
 
-def run_up_to(model: nn.Module, layer: int, input_ids: Tensor, inputs: dict[str, object]) -> None:
-    """Run the model up to this decoder layer: no head, no KV cache, no gradients."""
-    read_activations(model, input_ids, layers=layer, positions=0, **inputs)  # type: ignore[arg-type]
+def run_up_to(
+    layer: int, model: nn.Module, input_ids: Tensor, positions: Positions, inputs: dict[str, Any]
+) -> None:
+    """Run the model up to this decoder layer: no head, no KV cache, no gradients.
+
+    The recorder looks at positions and mask on the way, and refuses what it must.
+    """
+    least = [0] if positions is None else positions
+    read_activations(model, input_ids, layers=layer, positions=least, **inputs)
 
 
 def in_order(kept: dict[int, Tensor], numbers: list[int]) -> dict[int, Tensor]:
@@ -135,9 +150,10 @@ def read_parts(
     `layers` are all by default, `positions` as in `record_activations`, and `inputs` is what else
     the model takes. By hand: the lesson on patching and steering.
     """
+    check_options(model, inputs, "read_parts", ("part", *OPTIONS))
     kept: dict[int, Tensor] = {}
     numbers = decoder_layers(model, layers)
-    pick = choose(positions, input_ids, inputs.get("attention_mask"))
+    pick = choose(positions, inputs.get("attention_mask"))
     with ExitStack() as stack:
         for layer in numbers:
 
@@ -145,7 +161,7 @@ def read_parts(
                 kept[layer] = pick(given)
 
             stack.enter_context(hooked_part(model, part, layer, len(input_ids), keep))
-        run_up_to(model, max(numbers), input_ids, inputs)
+        run_up_to(max(numbers), model, input_ids, positions, inputs)
     return in_order(kept, numbers)
 
 
