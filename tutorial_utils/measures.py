@@ -79,7 +79,7 @@ def head_scores(
     """
     if kind not in ("previous", "first", "induction"):
         raise ValueError(f'kind is "previous", "first" or "induction", not {kind!r}')
-    if kind == "induction" and (period is None or period < 2):
+    if kind == "induction" and not (period and period > 1):
         raise ValueError(f'"induction" needs a period of 2 tokens or more, not {period}')
     scores = {}
     for layer, pattern in patterns.items():
@@ -90,7 +90,7 @@ def head_scores(
             wanted &= back == 1
         elif kind == "first":
             wanted &= key == start
-        else:  # the token before the key is the query's, one period or several ago
+        elif period:  # the token before the key is the query's, one period or several ago
             wanted &= ((back + 1) % period == 0) & (key > start)
         has_one = wanted.any(dim=-1)
         if not has_one.any():

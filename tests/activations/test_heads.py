@@ -135,6 +135,15 @@ def test_ablation_of_several_heads_in_several_layers(model):
         assert torch.equal(logits_of(model), plain)
 
 
+def test_positions_are_chosen_before_heads_are_spread_out(llama, monkeypatch):
+    """The matrix is asked about the chosen positions only, one head after the other."""
+    shapes, matrix = [], llama.model.layers[1].self_attn.o_proj
+    whole = matrix.forward
+    monkeypatch.setattr(matrix, "forward", lambda x: shapes.append(tuple(x.shape)) or whole(x))
+    read_heads(llama, random_ids(), 2, positions=[1, 4, 6])
+    assert shapes == [(2, 7, HIDDEN), (2, 1, HIDDEN)] + [(2, 3, HIDDEN)] * HEADS
+
+
 def test_what_reads_inside_a_block_sees_the_edit(model):
     values = {2: torch.ones(SIZE)}
     with ablate_heads(model, [(2, 1)], values):
@@ -380,7 +389,9 @@ def test_refused_architectures(model_type, message):
 
 def test_a_count_that_is_not_clear_is_refused(llama):
     llama.model.layers[0].self_attn.num_heads = 8
-    with pytest.raises(ValueError, match=r"how many heads .* is not clear: .* 8 for each head"):
+    with pytest.raises(
+        ValueError, match=r"how many heads .* is not clear: .* a head has 8, .* as 8"
+    ):
         read_heads(llama, random_ids(), 1)
 
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager, nullcontext
 import torch
 from torch import Tensor, nn
 
-from tutorial_utils.activations.hooks import hooked_modules
+from tutorial_utils.activations.hooks import hooked_modules, run_edit
 from tutorial_utils.activations.inputs import check_options
 from tutorial_utils.activations.layers import locate
 from tutorial_utils.activations.parts import (
@@ -115,7 +115,8 @@ def _apart(heads: Tensor, whole: Tensor, layer: int, run: Callable[[Tensor], Ten
         apart[:, head] = run(alone.flatten(-2)) - bias
         alone[:, :, head] = 0
         missing -= apart[:, head]
-    gap, largest = (torch.linalg.vector_norm(t, torch.inf) for t in (missing, apart))
+    gap, *sizes = (torch.linalg.vector_norm(t, torch.inf) for t in (missing, apart, whole))
+    largest = max(sizes)
     if not gap <= 0.05 * largest:  # int8 kernels round as much as that
         raise ValueError(
             f"the heads of decoder layer {layer} do not add up to what its attention gives: up to "
@@ -153,16 +154,7 @@ def edit_heads(model: nn.Module, edits: Mapping[int, Callable[[Tensor], Tensor]]
 
 def _edit_hook(layer: int, count: int, edit: Callable[[Tensor], Tensor]) -> Callable:
     def hook(matrix: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-        heads = _side_by_side(args[0], count)
-        new = edit(heads)
-        given, wanted = (
-            f"{tuple(t.shape)}, {t.dtype}, {t.device}" if isinstance(t, Tensor) else repr(t)
-            for t in (new, heads)
-        )
-        if given != wanted:
-            raise ValueError(
-                f"the edit of the heads of layer {layer} returned {given} instead of {wanted}"
-            )
+        new = run_edit(edit, _side_by_side(args[0], count), f"the heads of layer {layer}")
         return (new.flatten(-2), *args[1:]), kwargs
 
     return hook
@@ -196,7 +188,7 @@ def ablate_heads(
 
     def edit_of(layer: int) -> Callable[[Tensor], Tensor]:
         def edit(given: Tensor) -> Tensor:
-            new = torch.zeros_like(given[..., :1, :1]) if values is None else values[layer]
+            new = torch.as_tensor(0.0 if values is None else values[layer])
             gone = torch.zeros(given.shape[-2], 1, dtype=torch.bool, device=given.device)
             gone[chosen[layer]] = True
             try:
@@ -230,20 +222,20 @@ def _output_matrix(model: nn.Module, layer: int) -> tuple[nn.Module, int]:
             "output matrix's input is a difference of two (differential attention)"
         )
     [owner] = [part for part in attention.modules() if matrix in [*part.children()]]
-    width, size = _told(matrix, ("in_features", "nx")), _told(owner, SIZE)  # nx: Conv1D, GPT-2's
-    told = [_told(part, COUNT) for part in (attention, *attention.children())]  # BERT's: a child
-    counts = {next(filter(None, told), None), width // size if width and size else None} - {None}
-    if len(counts) != 1:
+    width, size = _told([matrix], ("in_features", "nx")), _told([owner], SIZE)  # nx: GPT-2's
+    told = _told([attention, *attention.children()], COUNT)  # in BERT a child says it
+    counted = width // size if width and size else told
+    if not counted or told not in (None, counted):
         raise ValueError(
-            f"how many heads decoder layer {layer} has is not clear: an output matrix for {width} "
-            f"numbers, {size} for each head, and {', '.join(map(str, counts)) or 'no'} heads"
+            f"how many heads decoder layer {layer} has is not clear: its output matrix takes "
+            f"{width} numbers, a head has {size}, and the number of heads is given as {told}"
         )
-    return matrix, next(count for count in counts if count)
+    return matrix, counted
 
 
-def _told(module: nn.Module, names: tuple[str, ...]) -> int | None:
-    """What the first of these attributes says that is there and a whole number."""
-    values = (getattr(module, name, None) for name in names)
+def _told(modules: list[nn.Module], names: tuple[str, ...]) -> int | None:
+    """The first whole number that one of these modules has under one of these names."""
+    values = (getattr(module, name, None) for module in modules for name in names)
     return next((value for value in values if isinstance(value, int)), None)
 
 

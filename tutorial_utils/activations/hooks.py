@@ -133,6 +133,18 @@ def check_stream(number: int, hidden: object, width: int | None) -> None:
         raise ValueError(NO_STREAM.format(f"layer {number} gives shape {tuple(hidden.shape)}"))
 
 
+def run_edit(edit: Callable[[Tensor], Tensor], given: Tensor, what: str) -> Tensor:
+    """What `edit` makes of `given`; ValueError for another shape, dtype or device."""
+    new = edit(given)
+    found, wanted = (
+        f"{tuple(t.shape)}, {t.dtype}, {t.device}" if isinstance(t, Tensor) else repr(t)
+        for t in (new, given)
+    )
+    if found != wanted:
+        raise ValueError(f"the edit of {what} returned {found} instead of {wanted}")
+    return new
+
+
 _lock = threading.RLock()  # a block may end in a garbage collection, which can come anywhere
 # The threads that have blocks open, by the part that runs the layers, a thread for each block.
 _threads: weakref.WeakKeyDictionary[nn.Module, list] = weakref.WeakKeyDictionary()

@@ -99,13 +99,19 @@ def _keep_pattern(patterns: dict[int, Tensor], faults: dict[int, str], layer: in
 @contextmanager
 def _eager_attention(model: nn.Module) -> Iterator[None]:
     """Run the model with attention in plain PyTorch; its settings come back afterwards."""
-    parts: list[Any] = [module for module in model.modules() if hasattr(module, "config")]
-    configs = {id(part.config): part.config for part in parts}
-    before = [(c, getattr(c, "_attn_implementation", None)) for c in configs.values()]
+    found = [c for module in model.modules() for c in _configs(getattr(module, "config", None))]
+    before = [(c, c._attn_implementation) for c in found if hasattr(c, "_attn_implementation")]
     try:
         for config, _ in before:
             config._attn_implementation = "eager"
         yield
     finally:
-        for config, name in before:  # a whole sets its parts too: it comes first
+        for config, name in before:  # a whole sets its parts too: they come later
             config._attn_implementation = name
+
+
+def _configs(config: Any) -> Iterator[Any]:
+    """A configuration and those of the parts of a composite model, from the whole inwards."""
+    yield config
+    for name in getattr(config, "sub_configs", ()):
+        yield from _configs(getattr(config, name, None))
