@@ -120,14 +120,14 @@ def small_config(config_class: type, extra: dict | None = None) -> PretrainedCon
     return config_class(**settings | extra)
 
 
-def build(model_type: str) -> torch.nn.Module:
+def build(model_type: str, **options: object) -> torch.nn.Module:
     torch.manual_seed(0)
     config = small_config(CONFIG_MAPPING[model_type])
     model_class = AutoModelForCausalLM._model_mapping[type(config)]
     if not isinstance(config, model_class.config_class):  # the model is one part of several
         parts = [getattr(config, name) for name in config.sub_configs]
         config = next((p for p in parts if isinstance(p, model_class.config_class)), config)
-    return model_class._from_config(config).eval()
+    return model_class._from_config(config, **options).eval()
 
 
 def inputs_of(model: torch.nn.Module) -> dict[str, torch.Tensor]:

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from tutorial_utils import (
+    head_scores,
     largest_coordinates,
     layer_similarity,
     residual_changes,
@@ -76,3 +77,54 @@ def test_what_is_not_finite_is_passed_on():
     assert layer_similarity(broken, position=1)[0, 1].isnan()
     assert layer_similarity(broken, position=2)[0].isnan().all()
     assert largest_coordinates(broken, position=1)[1][1].isnan().any()
+
+
+def patterns(batch: int = 2, heads: int = 3, seq: int = 11) -> dict[int, torch.Tensor]:
+    scores = torch.randn(batch, heads, seq, seq, generator=torch.Generator().manual_seed(0))
+    hidden = torch.ones(seq, seq, dtype=torch.bool).triu(1)
+    return {2: scores.masked_fill(hidden, -math.inf).softmax(dim=-1)}
+
+
+@pytest.mark.parametrize(("start", "period"), [(0, 4), (1, 5), (1, 2), (2, 3)])
+def test_head_scores_are_what_loops_over_queries_and_keys_give(start, period):
+    """Text of `period` random tokens, again and again, behind `start` others."""
+    text = [*range(100, 100 + start)] + [i % period for i in range(11 - start)]
+    wanted = {
+        "previous": lambda q, k: k == q - 1,
+        "first": lambda q, k: k == start,
+        "induction": lambda q, k: k > start and text[k - 1] == text[q],
+    }
+    for kind, is_wanted in wanted.items():
+        found = head_scores(patterns(), kind, period=period, start=start)
+        assert list(found) == [2] and found[2].shape == (2, 3)
+        for row, heads in enumerate(patterns()[2]):
+            for head, weights in enumerate(heads.tolist()):
+                given = []
+                for q in range(start + 1, 11):
+                    keys = [k for k in range(start, q) if is_wanted(q, k)]
+                    if keys:
+                        given.append(math.fsum(weights[q][k] for k in keys))
+                assert found[2][row, head].item() == pytest.approx(math.fsum(given) / len(given))
+
+
+def test_head_scores_of_heads_that_do_only_that():
+    back = torch.eye(8).roll(-1, dims=1)[None, None]  # [q, q - 1], and the first looks at the last
+    assert head_scores({1: back}, "previous")[1].item() == 1
+    assert head_scores({1: back}, "first")[1].item() == pytest.approx(1 / 7)
+    repeated = torch.eye(8).roll(3, dims=0)[None, None]  # [q, q - 3]: the token after the last one
+    assert head_scores({1: repeated}, "induction", period=4)[1].item() == 1
+    assert head_scores({1: repeated}, "previous")[1].item() == 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "message"),
+    [
+        ("next", {}, 'kind is "previous", "first" or "induction", not \'next\''),
+        ("induction", {}, "needs a period of 2 tokens or more, not None"),
+        ("induction", {"period": 11}, "no query has such a token: 11 tokens, start 0, period 11"),
+        ("previous", {"start": 10}, "no query has such a token"),
+    ],
+)
+def test_head_scores_of_nothing_are_refused(kind, options, message):
+    with pytest.raises(ValueError, match=message):
+        head_scores(patterns(), kind, **options)

@@ -6,7 +6,6 @@ from contextlib import redirect_stderr
 import pytest
 import torch
 
-import architectures
 from tiny_models import count_hooks
 from tutorial_utils import encode, next_token_logits, patch_each, read_activations, read_parts
 
@@ -86,41 +85,6 @@ def test_parts_equal_a_run_for_each_place(tiny, part, names):
     assert (got - score(next_token_logits(model, tokenizer, prompt))).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize(
-    "kind", ["llama", "gpt2", "gpt_neox", "gptj", "falcon", "opt", "bloom", "mpt", "phi", "mixtral"]
-)
-def test_parts_add_up_to_what_a_layer_adds(kind):
-    """OPT's MLP gives (batch * seq, hidden); BLOOM's and MPT's parts add the stream themselves."""
-    model = architectures.build(kind)
-    inputs = architectures.inputs_of(model)
-    stream = read_activations(model, **inputs)
-    attention, mlp = (read_parts(model, part=part, **inputs) for part in ("attention", "mlp"))
-    for i in attention:
-        assert attention[i].shape == stream[i].shape
-        torch.testing.assert_close(stream[i] - stream[i - 1], attention[i] + mlp[i])
-    assert count_hooks(model) == 0
-
-
-@pytest.mark.parametrize("kind", ["llama", "opt", "bloom"])
-@pytest.mark.parametrize("part", ["attention", "mlp"])
-def test_a_part_put_back_where_it_was_changes_nothing(kind, part):
-    """Also where the hook reshapes, or takes the stream off and puts it back."""
-    from tutorial_utils.patching import _hooked_part
-
-    model = architectures.build(kind)
-    inputs = architectures.inputs_of(model)
-    given = read_parts(model, part=part, **inputs)
-    batch, push = len(inputs["input_ids"]), torch.randn(given[2].shape)
-    with torch.no_grad():
-        plain = model(**inputs).logits
-        with _hooked_part(model, part, 2, batch, lambda hidden: given[2]):
-            same = model(**inputs).logits
-        with _hooked_part(model, part, 2, batch, lambda hidden: given[2] + push):
-            other = model(**inputs).logits
-    torch.testing.assert_close(same, plain)
-    assert (other - plain).abs().max() > 1e-4
-
-
 def test_one_pass_for_each_layer_and_progress_is_shown(tiny):
     model, tokenizer = tiny
     source_inputs, inputs, prompt = two_prompts(model, tokenizer)
@@ -178,23 +142,9 @@ def test_wrong_sources_and_scores(tiny):
             patch_each(model, tokenizer, prompt, given, function, part=part)
 
 
-def test_unknown_options_are_refused_with_the_nearest_known_one(tiny):
-    model, tokenizer = tiny
-    inputs = encode(model, tokenizer, CLEAN)
-    for name, near in (("attention_masks", "attention_mask"), ("position_id", "position_ids")):
-        with pytest.raises(TypeError, match=f"no option '{name}': did you mean '{near}'"):
-            read_parts(model, inputs["input_ids"], "mlp", **{name: inputs["attention_mask"]})
-    with pytest.raises(TypeError, match="no option 'layers'"):
-        read_parts(model, inputs["input_ids"], "mlp", layers=[1])
-    assert list(read_parts(model, part="mlp", output_attentions=False, **inputs)) == [1, 2, 3, 4]
+def test_several_prompts_are_refused(tiny):
     with pytest.raises(ValueError, match="prompt must be one string"):
-        patch_each(model, tokenizer, [CLEAN], {}, score)
-
-
-def test_a_layer_without_attention_is_named():
-    model = architectures.build("mamba")
-    with pytest.raises(ValueError, match=r"no part that is known as attention.*mixer"):
-        read_parts(model, part="attention", **architectures.inputs_of(model))
+        patch_each(*tiny, [CLEAN], {}, score)
 
 
 def shares_of(pocket, source_ids, clean=CLEAN, corrupted=CORRUPTED, answers=(" Paris", " Rome")):

@@ -14,6 +14,10 @@ __version__ = "0.2.0"
 _MODULES = {
     "models.load": ["POCKET_LLAMA", "load_model", "pick_device", "pick_dtype"],
     "activations.layers": ["find_decoder_layers"],
+    "activations.parts": ["read_parts"],
+    "activations.patterns": ["read_attention"],
+    "activations.heads": ["ablate_heads", "edit_heads", "read_head_outputs", "read_heads"],
+    "attribution": ["Attribution", "attribute_logits"],
     "activations.record_and_edit": ["edit_activations", "read_activations", "record_activations"],
     "encoding": ["encode"],
     "decoding": [
@@ -33,9 +37,15 @@ _MODULES = {
         "contrast_logits",
         "jensen_shannon",
     ],
-    "patching": ["patch_each", "read_parts"],
+    "patching": ["patch_each"],
     "steering": ["Samples", "mean_differences", "sample_steered"],
-    "measures": ["largest_coordinates", "layer_similarity", "residual_changes", "residual_norms"],
+    "measures": [
+        "head_scores",
+        "largest_coordinates",
+        "layer_similarity",
+        "residual_changes",
+        "residual_norms",
+    ],
     "harvest.write": ["harvest_activations"],
     "harvest.files": ["read_harvest"],
     "draw.figures": ["plot_distributions", "plot_next_token", "plot_tokens"],

@@ -1,4 +1,4 @@
-"""Norms, changes and similarities of recorded activations.
+"""Norms, changes and similarities of recorded activations; scores of attention patterns.
 
 `activations` are what `record_activations` gives: {layer number: tensor (batch, seq, hidden)}.
 `layers` are some of its numbers, all by default. Results are float32 on the CPU, of the first
@@ -58,6 +58,48 @@ def largest_coordinates(
     at_token = _stack(activations, layers)[:, position]
     places = at_token.abs().topk(min(k, at_token.shape[-1]), dim=-1).indices
     return places, at_token.gather(-1, places)
+
+
+def head_scores(
+    patterns: Mapping[int, torch.Tensor], kind: str, *, period: int | None = None, start: int = 0
+) -> dict[int, torch.Tensor]:
+    """How much of its attention each head pays to one kind of token: `{layer: (batch, head)}`.
+
+    The mean, over the queries that have such a token, of the weights that it gets, 0 to 1. After
+    Olsson et al. 2022, "In-context Learning and Induction Heads", arXiv:2209.11895. By hand: the
+    lesson on attention heads.
+
+    Args:
+        patterns: `{layer: (batch, head, query, key)}`, as `read_attention` gives them.
+        kind: "previous", the token before the query; "first", the one in column `start`;
+            "induction" (there: prefix matching), all tokens that came after the query's token
+            earlier on, in text that is the same tokens again and again.
+        period: for "induction", how many tokens it takes until the text begins again.
+        start: the column in which the text begins: 1 for text behind a BOS.
+    """
+    if kind not in ("previous", "first", "induction"):
+        raise ValueError(f'kind is "previous", "first" or "induction", not {kind!r}')
+    if kind == "induction" and not (period and period > 1):
+        raise ValueError(f'"induction" needs a period of 2 tokens or more, not {period}')
+    scores = {}
+    for layer, pattern in patterns.items():
+        query, key = (torch.arange(n, device=pattern.device) for n in pattern.shape[-2:])
+        back = query[:, None] - key  # (query, key): how far back the key lies
+        wanted = (back > 0) & (key >= start)
+        if kind == "previous":
+            wanted &= back == 1
+        elif kind == "first":
+            wanted &= key == start
+        elif period:  # the token before the key is the query's, one period or several ago
+            wanted &= ((back + 1) % period == 0) & (key > start)
+        has_one = wanted.any(dim=-1)
+        if not has_one.any():
+            raise ValueError(
+                f"no query has such a token: {len(query)} tokens, start {start}, period {period}"
+            )
+        given = (pattern.float() * wanted).sum(dim=-1)  # (batch, head, query)
+        scores[layer] = given[..., has_one].mean(dim=-1).cpu()
+    return scores
 
 
 def _stack(activations: Mapping[int, torch.Tensor], layers: Sequence[int] | None) -> torch.Tensor:

@@ -7,27 +7,18 @@ patching and steering.
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager
-from typing import Any
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from tutorial_utils.activations.inputs import check_options
-from tutorial_utils.activations.layers import find_decoder_layers
+from tutorial_utils.activations.parts import hooked_part
 from tutorial_utils.activations.record_and_edit import edit_activations
 from tutorial_utils.decoding import next_token_logits
 from tutorial_utils.encoding import prompt_ids
-
-# What the two parts of a decoder layer are called, in the architectures of transformers.
-PARTS = {
-    "attention": ("self_attn", "attn", "self_attention", "attention"),
-    "mlp": ("mlp", "feed_forward", "ffn", "block_sparse_moe", "fc2"),
-}
 
 
 def patch_each(
@@ -78,33 +69,6 @@ def patch_each(
     return torch.stack(scores)
 
 
-def read_parts(
-    model: PreTrainedModel, input_ids: Tensor, part: str, **inputs: object
-) -> dict[int, Tensor]:
-    """What "attention" or "mlp" gives out in each decoder layer: {layer: (batch, seq, hidden)}.
-
-    Layer i is the ith decoder layer, from 1: what its part adds to the residual stream on the way
-    from layer i - 1 to layer i. (A few architectures, such as Gemma 2, normalise it in between.)
-    `inputs` is what else the model takes, such as `attention_mask`; another name is a TypeError.
-    By hand: the lesson on patching and steering.
-    """
-    check_options(model, inputs, "read_parts", ("part",))
-    kept: dict[int, Tensor] = {}
-    with ExitStack() as hooks, torch.no_grad():
-        for layer in range(1, len(find_decoder_layers(model)) + 1):
-            keep = _keeper(kept, layer)
-            hooks.enter_context(_hooked_part(model, part, layer, len(input_ids), keep))
-        model(input_ids=input_ids, **{"use_cache": False, **inputs})
-    return kept
-
-
-def _keeper(kept: dict[int, Tensor], layer: int) -> Callable[[Tensor], None]:
-    def keep(hidden: Tensor) -> None:
-        kept[layer] = hidden
-
-    return keep
-
-
 def _check_source(source: Mapping[int, Tensor], seq: int) -> None:
     if not isinstance(source, Mapping) or not source:
         raise ValueError("source is {layer: activations (1, seq, hidden)} with at least one layer")
@@ -127,48 +91,4 @@ def _edited(
 ) -> AbstractContextManager:
     if part is None:
         return edit_activations(model, {layer: put})
-    return _hooked_part(model, part, layer, batch, put)
-
-
-@contextmanager
-def _hooked_part(
-    model: nn.Module, part: str, layer: int, batch: int, function: Callable[[Tensor], Tensor | None]
-) -> Iterator[None]:
-    """Call `function` on what this part of a layer adds; what it returns is added in its place."""
-    module = _find_part(model, part, layer)
-    signature = inspect.signature(module.forward)
-
-    def hook(module: nn.Module, args: tuple, kwargs: dict, output: Any) -> object:
-        is_many = isinstance(output, (tuple, list))  # attention gives its weights too
-        given = output[0] if is_many else output  # OPT's is (batch * seq, hidden)
-        # BLOOM and MPT add the stream inside of the part: taken off here, and put back below.
-        stream = signature.bind(*args, **kwargs).arguments.get("residual", 0)
-        new = function((given - stream).reshape(batch, -1, given.shape[-1]))
-        if new is None:
-            return None
-        new = new.reshape(given.shape) + stream
-        return type(output)([new, *output[1:]]) if is_many else new
-
-    handle = module.register_forward_hook(hook, with_kwargs=True)
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
-def _find_part(model: nn.Module, part: str, layer: int) -> nn.Module:
-    if part not in PARTS:
-        raise ValueError(f'part is None, "attention" or "mlp", not {part!r}')
-    layers = find_decoder_layers(model)
-    if not 1 <= layer <= len(layers):
-        raise ValueError(
-            f"layer {layer} has no {part}: the decoder layers are 1 to {len(layers)} here"
-        )
-    children = dict(layers[layer - 1].named_children())
-    found = [children[name] for name in PARTS[part] if name in children]
-    if not found:
-        raise ValueError(
-            f"decoder layer {layer} has no part that is known as {part}: its parts are "
-            f"{', '.join(children)}. Use a hook of your own, as the lesson on patching does by hand"
-        )
-    return found[0]
+    return hooked_part(model, part, layer, batch, put)

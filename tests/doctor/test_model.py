@@ -12,6 +12,7 @@ import torch
 import transformers
 from huggingface_hub import errors
 
+import tiny_models
 from model_folders import BROKEN, copy_of
 from tutorial_utils.decoding import next_token_logits
 from tutorial_utils.doctor import model, report
@@ -177,7 +178,9 @@ def test_whether_an_8b_model_fits_counts_the_bits(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: True)
     with model.init_empty_weights():
-        empty = transformers.AutoModelForCausalLM.from_config(transformers.LlamaConfig(**LLAMA))
+        empty = transformers.AutoModelForCausalLM.from_config(
+            transformers.LlamaConfig(**tiny_models.LLAMA_8B)
+        )
     assert "TUTORIAL_QUANTIZE=4bit" in model.fits(empty, "x", here=True).todo
     monkeypatch.setenv("TUTORIAL_QUANTIZE", "4bit")
     check = model.fits(empty, "x", here=True)

@@ -10,8 +10,8 @@ from __future__ import annotations
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from contextvars import ContextVar
 from typing import Any
 from unittest import mock
@@ -77,6 +77,22 @@ def hooked_layers(
         threads.remove(entered)
 
 
+@contextmanager
+def hooked_modules(
+    where: DecoderLayers, hooks: Iterable[tuple[Callable, Callable]]
+) -> Iterator[None]:
+    """Put hooks on parts of decoder layers while the block runs, as `hooked_layers` on the layers.
+
+    hooks: pairs of a module's method to register with, such as `module.register_forward_hook`, and
+        a hook that takes the arguments by name too.
+    """
+    scope = _scope.get()
+    with hooked_layers(where, {}), ExitStack() as stack:
+        for register, hook in hooks:
+            stack.callback(register(_in_scope(scope, hook), with_kwargs=True).remove)
+        yield
+
+
 def _before_first_layer(function: LayerFunction, scope: object) -> Callable:
     """A hook for layer 0, which is what goes into the first decoder layer."""
 
@@ -114,6 +130,18 @@ def check_stream(number: int, hidden: object, width: int | None) -> None:
         raise ValueError(NO_STREAM.format(f"layer {number} gives {type(hidden).__name__}"))
     if hidden.dim() != 3 or width not in (None, hidden.shape[2]):
         raise ValueError(NO_STREAM.format(f"layer {number} gives shape {tuple(hidden.shape)}"))
+
+
+def run_edit(edit: Callable[[Tensor], Tensor], given: Tensor, what: str) -> Tensor:
+    """What `edit` makes of `given`; ValueError for another shape, dtype or device."""
+    new = edit(given)
+    found, wanted = (
+        f"{tuple(t.shape)}, {t.dtype}, {t.device}" if isinstance(t, Tensor) else repr(t)
+        for t in (new, given)
+    )
+    if found != wanted:
+        raise ValueError(f"the edit of {what} returned {found} instead of {wanted}")
+    return new
 
 
 _lock = threading.RLock()  # a block may end in a garbage collection, which can come anywhere

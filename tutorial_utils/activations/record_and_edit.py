@@ -13,7 +13,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from tutorial_utils.activations.hooks import Stop, check_stream, hooked_layers
+from tutorial_utils.activations.hooks import Stop, check_stream, hooked_layers, run_edit
 from tutorial_utils.activations.inputs import check_options, parameters
 from tutorial_utils.activations.layers import layer_numbers, locate
 from tutorial_utils.activations.positions import Positions, check_positions
@@ -151,14 +151,7 @@ def edit_activations(
 
     def edit(number: int, hidden: Tensor) -> Tensor:
         check_stream(number, hidden, where.width)
-        new = functions[number](hidden)
-        given, wanted = (
-            f"{tuple(t.shape)}, {t.dtype}, {t.device}" if isinstance(t, Tensor) else repr(t)
-            for t in (new, hidden)
-        )
-        if given != wanted:
-            raise ValueError(f"the edit of layer {number} returned {given} instead of {wanted}")
-        return new
+        return run_edit(functions[number], hidden, f"layer {number}")
 
     with hooked_layers(where, dict.fromkeys(numbers, edit)):
         yield
