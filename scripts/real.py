@@ -1,7 +1,7 @@
 """Runs the lessons on a real model and keeps what their cells tagged `real` found: `make real`.
 
     python scripts/real.py                                  all lessons, on SmolLM2
-    python scripts/real.py notebooks/04_activations_with_hooks.ipynb
+    python scripts/real.py notebooks/NN_TOPIC.ipynb         one of them
     TUTORIAL_MODEL=OWNER/NAME python scripts/real.py        the same of your own model, as a page
 
 A lesson's cell with the tag `real` leaves a dict named `result`. On SmolLM2 it is stored in the

@@ -15,7 +15,8 @@ else:
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
 PROJECT = tomllib.loads(TEXT)["project"]
-EXTRAS = PROJECT["optional-dependencies"]
+# `quantize` is for who wants it: no test needs it.
+EXTRAS = {name: PROJECT["optional-dependencies"][name] for name in ("notebooks", "dev")}
 
 
 def requirements() -> list[Requirement]:
