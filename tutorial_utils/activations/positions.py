@@ -17,9 +17,8 @@ def check_positions(positions: Positions) -> str | list[int] | None:
     numbers: list = list(positions) if isinstance(positions, Iterable) else [positions]
     if numbers and all(hasattr(n, "__index__") and not isinstance(n, bool) for n in numbers):
         return [int(n) for n in numbers]
-    raise ValueError(
-        f'positions are None for all, "last", or a list of column numbers, not {positions!r}'
-    )
+    allowed = 'None for all, "last", or a list of column numbers'
+    raise ValueError(f"positions are {allowed}, not {positions!r}")
 
 
 def listed_columns(positions: list[int], seq: int) -> Tensor:
