@@ -23,12 +23,10 @@ def check_positions(positions: Positions) -> str | list[int] | None:
 
 def listed_columns(positions: list[int], seq: int) -> Tensor:
     """The columns asked for, (1, positions); ValueError for one that is not among `seq`."""
-    for number in positions:
-        if not -seq <= number < seq:
+    for place in positions:
+        if not -seq <= place < seq:
             last = seq - 1
-            raise ValueError(
-                f"position {number} is not in this input: it has positions 0 to {last}"
-            )
+            raise ValueError(f"position {place} is not in this input: it has positions 0 to {last}")
     return torch.tensor([positions])
 
 
