@@ -13,13 +13,7 @@ from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from tutorial_utils.activations.inputs import input_device
-from tutorial_utils.encoding import (
-    context_length,
-    encode,
-    pad_rows,
-    prompt_ids,
-    reads_padding,
-)
+from tutorial_utils.encoding import context_length, encode, pad_rows, prompt_ids, reads_padding
 
 # Byte-level BPE writes each byte as one printable character: back from that character to the byte.
 BYTE_OF_SYMBOL = {symbol: byte for byte, symbol in bytes_to_unicode().items()}

@@ -18,11 +18,6 @@ from tutorial_utils.activations.hooks import aside, check_stream, hooked_layers
 from tutorial_utils.activations.inputs import input_device
 from tutorial_utils.activations.layers import DecoderLayers, locate
 
-NO_LENS = (
-    "the logits of {} are made of more than the residual stream of its last layer, so that no "
-    "other layer can take its place: the logit lens does not work here"
-)
-
 
 def unembed(model: PreTrainedModel, hidden: Tensor) -> Tensor:
     """Logits `(..., vocab)` that the model makes of a residual stream `hidden` `(..., hidden)`.
@@ -90,7 +85,10 @@ def _last_steps_with_as_many_tokens(
     except RuntimeError as error:
         raise ValueError(f"the last steps of {name} do not run on one token: {error}") from error
     if not torch.allclose(logits, again, equal_nan=True):
-        raise ValueError(NO_LENS.format(name))
+        raise ValueError(
+            f"the logits of {name} are made of more than the residual stream of its last layer, so "
+            "that no other layer can take its place: the logit lens does not work here"
+        )
     return logits
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from accelerate import cpu_offload, hooks
 
 import architectures
 from streams import random_ids
 from tutorial_utils import read_activations
-from tutorial_utils.activations.inputs import check_options, ignores_mask
-from tutorial_utils.encoding import input_device
+from tutorial_utils.activations.inputs import check_options, ignores_mask, input_device
 
 
 @pytest.mark.parametrize(
@@ -46,10 +46,12 @@ def test_ignores_mask(model_type):
         assert ignores_mask(model)
 
 
-@pytest.mark.parametrize("offload", [False, True])
+@pytest.mark.parametrize("offload", ["", "offloaded", "and hooked again"])
 def test_input_device(llama, offload):
     """The embedding's weights are on "meta" between passes where they are offloaded."""
     if offload:
-        llama = pytest.importorskip("accelerate").cpu_offload(llama, "cpu")
+        llama = cpu_offload(llama, "cpu")
         assert llama.model.embed_tokens.weight.is_meta
+    if offload == "and hooked again":
+        hooks.add_hook_to_module(llama.model.embed_tokens, hooks.ModelHook(), append=True)
     assert input_device(llama) == torch.device("cpu")

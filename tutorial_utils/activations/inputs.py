@@ -66,13 +66,13 @@ def check_options(
 
 
 def input_device(model: nn.Module) -> torch.device:
-    """Where the model's embedding is computed: the place for token ids.
-
-    `model.device` is "meta" where parts of a model are offloaded.
-    """
+    """Where the model's embedding is computed: the place for token ids."""
     embedding = cast("PreTrainedModel", model).get_input_embeddings()
-    device = getattr(getattr(embedding, "_hf_hook", None), "execution_device", None)
-    return torch.device(next(embedding.parameters()).device if device is None else device)
+    # What is offloaded lies on "meta", and accelerate's hook, or one of several, knows better.
+    hook = getattr(embedding, "_hf_hook", None)
+    places = [getattr(each, "execution_device", None) for each in getattr(hook, "hooks", [hook])]
+    places += [weight.device for weight in embedding.parameters()]
+    return torch.device(next(place for place in places if place is not None))
 
 
 _ignores: weakref.WeakKeyDictionary[nn.Module, bool] = weakref.WeakKeyDictionary()

@@ -17,19 +17,16 @@ def check_positions(positions: Positions) -> str | list[int] | None:
     numbers: list = list(positions) if isinstance(positions, Iterable) else [positions]
     if numbers and all(hasattr(n, "__index__") and not isinstance(n, bool) for n in numbers):
         return [int(n) for n in numbers]
-    raise ValueError(
-        f'positions are None for all, "last", or a list of column numbers, not {positions!r}'
-    )
+    allowed = 'None for all, "last", or a list of column numbers'
+    raise ValueError(f"positions are {allowed}, not {positions!r}")
 
 
 def listed_columns(positions: list[int], seq: int) -> Tensor:
     """The columns asked for, (1, positions); ValueError for one that is not among `seq`."""
-    for number in positions:
-        if not -seq <= number < seq:
+    for place in positions:
+        if not -seq <= place < seq:
             last = seq - 1
-            raise ValueError(
-                f"position {number} is not in this input: it has positions 0 to {last}"
-            )
+            raise ValueError(f"position {place} is not in this input: it has positions 0 to {last}")
     return torch.tensor([positions])
 
 

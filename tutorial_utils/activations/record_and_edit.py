@@ -69,8 +69,7 @@ def record_activations(
 
     Raises ValueError for a layer that is not there, before any hook is registered; for "last" with
     a row without a real token, or with padding in front of a prompt for a model that reads it as
-    text whatever the mask says, such as RWKV.
-    By hand: the lesson on hooks.
+    text whatever the mask says, such as RWKV. By hand: the lesson on hooks.
     """
     where = locate(model)
     numbers = layer_numbers(layers, len(where.layers))

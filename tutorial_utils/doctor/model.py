@@ -93,12 +93,8 @@ def try_out(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
     Raises ValueError for a result that is not finite.
     """
     generate: Any = model.generate
-    step = generate(
-        **encode(model, tokenizer, PROMPT),
-        max_new_tokens=1,
-        return_dict_in_generate=True,
-        output_logits=True,
-    )
+    options = {"max_new_tokens": 1, "return_dict_in_generate": True, "output_logits": True}
+    step = generate(**encode(model, tokenizer, PROMPT), **options)
     for logits in (next_token_logits(model, tokenizer, [PROMPT, SHORTER]), step.logits[0]):
         if not logits.amax(dim=-1).isfinite().all():  # -inf stands for a token that can't come
             dtype = str(model.dtype).removeprefix("torch.")

@@ -64,8 +64,7 @@ def unpacked_bytes(file: Path, label: str) -> int:
 def unpack(file: Path, label: str) -> Path:
     """The folder with what is in a GGUF file, made now if it is not there yet; says so first.
 
-    Raises:
-        OSError: for a file that transformers can't read, and where the disk has no room.
+    Raises OSError for a file that transformers can't read, and where the disk has no room.
     """
     folder = unpacked_folder(file)
     if (folder / "config.json").is_file():

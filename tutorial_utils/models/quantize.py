@@ -21,9 +21,8 @@ BYTES_PER_WEIGHT = 0.5 + 4 / 64
 def check_quantize(quantize: str | None, device: torch.device) -> bool:
     """Whether 4 bits are asked for; None means what the variable TUTORIAL_QUANTIZE says.
 
-    Raises:
-        ValueError: for anything but "4bit", and for a device that bitsandbytes does not know.
-        OSError: where bitsandbytes is not installed.
+    Raises ValueError for anything but "4bit", and for a device that bitsandbytes does not know;
+    OSError where bitsandbytes is not installed.
     """
     asked = os.environ.get(VARIABLE, "").strip() if quantize is None else quantize
     if not asked:
@@ -47,11 +46,8 @@ def four_bits(dtype: torch.dtype) -> BitsAndBytesConfig:
 def bytes_in_four_bits(empty: PreTrainedModel) -> int:
     """What the weights of a model on the meta device take, the unembedding left as it is."""
     kept = empty.get_output_embeddings()
-    small = {
-        id(module.weight)
-        for module in empty.modules()
-        if isinstance(module, nn.Linear) and module is not kept
-    }
+    linear = [module for module in empty.modules() if isinstance(module, nn.Linear)]
+    small = {id(module.weight) for module in linear if module is not kept}
     return sum(
         int(weight.numel() * (BYTES_PER_WEIGHT if id(weight) in small else weight.itemsize))
         for weight in empty.parameters()
