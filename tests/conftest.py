@@ -32,6 +32,14 @@ def tiny(request, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def tokenizer():
+    """The tiny Llama's."""
+    import tiny_models
+
+    return tiny_models.llama_tokenizer()
+
+
+@pytest.fixture(scope="module")
 def pocket():
     """The shipped model and its tokenizer."""
     from tutorial_utils import load_model

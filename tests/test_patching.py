@@ -7,7 +7,14 @@ import pytest
 import torch
 
 from tiny_models import count_hooks
-from tutorial_utils import encode, next_token_logits, patch_each, read_activations, read_parts
+from tutorial_utils import (
+    encode,
+    find_decoder_layers,
+    next_token_logits,
+    patch_each,
+    read_activations,
+    read_parts,
+)
 
 CLEAN, CORRUPTED = "The capital of France is", "The capital of Italy is"
 
@@ -23,10 +30,6 @@ def two_prompts(model, tokenizer) -> tuple[dict, dict, str]:
 
 def score(logits: torch.Tensor) -> torch.Tensor:
     return logits[:, 7] - logits[:, 9]
-
-
-def decoder_layers(model):
-    return model.model.layers if hasattr(model, "model") else model.transformer.h
 
 
 def run_patched(model, inputs, module, activation, token, kind) -> float:
@@ -53,7 +56,7 @@ def test_residual_stream_equals_a_run_for_each_place(tiny):
     source_inputs, inputs, prompt = two_prompts(model, tokenizer)
     with torch.no_grad():
         states = model(**source_inputs, output_hidden_states=True).hidden_states
-    layers = decoder_layers(model)
+    layers = find_decoder_layers(model)
     last = read_activations(model, **source_inputs)[len(layers)]  # before the final norm
     want = []
     for i, source in enumerate([*states[:-1], last]):
@@ -72,7 +75,7 @@ def test_parts_equal_a_run_for_each_place(tiny, part, names):
     model, tokenizer = tiny
     source_inputs, inputs, prompt = two_prompts(model, tokenizer)
     source = read_parts(model, part=part, **source_inputs)
-    layers = decoder_layers(model)
+    layers = find_decoder_layers(model)
     assert list(source) == list(range(1, len(layers) + 1))
     seq = inputs["input_ids"].shape[1]
     want = torch.empty(len(layers), seq)

@@ -11,14 +11,10 @@ from torch.nn.functional import cross_entropy
 import corpus
 from notebook_tools import code_cells, lesson_on, read
 from tiny_models import count_hooks, make_gpt2
-from tutorial_utils import encode, load_model, mean_differences, sample_steered
+from tutorial_utils import encode, find_decoder_layers, load_model, mean_differences, sample_steered
 from tutorial_utils.steering import _losses, _seeded
 
 HAPPY, SAD = ["Anna was glad.", "The dog was happy and the ball was red."], ["Ben was sad.", "No."]
-
-
-def layers_of(model):
-    return model.model.layers if hasattr(model, "model") else model.transformer.h
 
 
 def vector_for(model, size: float = 3.0) -> torch.Tensor:
@@ -73,7 +69,7 @@ def test_equal_to_generate_with_a_hook(tiny, strength):
             return (output[0] + strength * vectors[layer], *output[1:])
         return output + strength * vectors[layer]
 
-    layers = layers_of(model)
+    layers = find_decoder_layers(model)
     handles = [layers[i - 1].register_forward_hook(partial(add, i)) for i in vectors]
     torch.manual_seed(5)
     ids = model.generate(**inputs, do_sample=True, top_k=0, max_new_tokens=8)

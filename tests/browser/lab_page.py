@@ -86,7 +86,7 @@ class LabPage:
 
     def open(self) -> None:
         # A workspace of its own: the usual one opens again what was open in it before.
-        path = f"lab/workspaces/{self.name[:2]}/tree/notebooks/{self.name}"
+        path = f"lab/workspaces/{Path(self.name).stem}/tree/notebooks/{self.name}"
         self.page.goto(f"{self.server.url}/{path}?token={self.server.token}")
         expect(self.page.locator(".jp-Notebook")).to_be_visible(timeout=SECONDS * 1000)
         wait_until(lambda: self.server.has_kernel(self.name), "the notebook has no kernel")

@@ -10,7 +10,7 @@ from nbconvert import HTMLExporter
 from playwright.sync_api import expect
 
 from lab_page import SCREENSHOTS, LabPage, button, press, wait_until
-from notebook_tools import LESSONS, NOTEBOOKS, lesson_on, read, tags
+from notebook_tools import LESSONS, NOTEBOOKS, lesson_on, new_notebook, read, tags
 
 NAMES = [path.name for path in LESSONS]
 WITH_WIDGETS = [
@@ -111,19 +111,18 @@ widgets.VBox([slider, message])
 """
 
 
-def notebook(cells: list) -> nbformat.NotebookNode:
-    """A notebook that names its kernel: JupyterLab asks for one otherwise, and waits."""
-    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    return nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
+def run_cells(page, server, *sources: str) -> LabPage:
+    """A notebook of these cells, run."""
+    name = f"made_{len(list(server.folder.iterdir()))}.ipynb"
+    nbformat.write(new_notebook(*sources, tags=("widget",)), server.folder / name)
+    made = LabPage(page, server, name)
+    made.open()
+    made.run_all()
+    return made
 
 
 def test_an_error_in_a_callback_is_seen_and_fails_a_test(page, server):
-    nb = notebook([nbformat.v4.new_code_cell(BROKEN)])
-    nb.cells[0].metadata.tags = ["widget"]
-    nbformat.write(nb, server.folder / "broken.ipynb")
-    broken = LabPage(page, server, "broken.ipynb")
-    broken.open()
-    broken.run_all()
+    broken = run_cells(page, server, BROKEN)
     assert broken.problems() == []
     page.locator(".noUi-handle").focus()
     page.keyboard.press("ArrowRight")
@@ -133,11 +132,7 @@ def test_an_error_in_a_callback_is_seen_and_fails_a_test(page, server):
 
 
 def test_an_error_in_a_cell_is_seen(page, server):
-    nb = notebook([nbformat.v4.new_code_cell("1 / 0")])
-    nbformat.write(nb, server.folder / "raises.ipynb")
-    raises = LabPage(page, server, "raises.ipynb")
-    raises.open()
-    raises.run_all()
+    raises = run_cells(page, server, "1 / 0")
     assert "ZeroDivisionError: division by zero" in "".join(raises.problems())
 
 
@@ -185,13 +180,7 @@ Explorer([*sliders, told], "move them")
 def test_callbacks_wait_for_each_other_and_for_a_cell(page, server):
     """JupyterLab sends a part of the moves to another thread of the kernel."""
     sleeps = "time.sleep(3)\nprint('moves while the cell ran:', len(threads) - before)"
-    cells = [AT_ONCE, f"before = len(threads)\n{sleeps}"]
-    nbformat.write(
-        notebook([nbformat.v4.new_code_cell(cell) for cell in cells]), server.folder / "once.ipynb"
-    )
-    once = LabPage(page, server, "once.ipynb")
-    once.open()
-    once.run_all()
+    once = run_cells(page, server, AT_ONCE, f"before = len(threads)\n{sleeps}")
     for moves in range(2):
         for handle in page.locator(".noUi-handle").all():
             press(handle, "ArrowRight")
@@ -233,13 +222,7 @@ Explorer([slider, told], "move it")
 
 def test_the_stop_button_stops_a_callback(page, server):
     """And the kernel lives on: the next cell runs, and the widget works."""
-    cells = [SLOW, "print('the next cell has run')"]
-    nbformat.write(
-        notebook([nbformat.v4.new_code_cell(cell) for cell in cells]), server.folder / "slow.ipynb"
-    )
-    slow = LabPage(page, server, "slow.ipynb")
-    slow.open()
-    slow.run_all()
+    slow = run_cells(page, server, SLOW, "print('the next cell has run')")
     handle = page.locator(".noUi-handle")
     told = page.locator(".widget-html", has_text="at ")
     press(handle, "ArrowRight")
@@ -274,10 +257,7 @@ CLICK_ALL = """async boxes => {
 
 def test_no_click_is_lost_however_fast_they_come(page, server):
     """From all at once to slower than the picker is drawn: some come while it is drawn."""
-    nbformat.write(notebook([nbformat.v4.new_code_cell(PICKER)]), server.folder / "clicks.ipynb")
-    clicks = LabPage(page, server, "clicks.ipynb")
-    clicks.open()
-    clicks.run_all()
+    clicks = run_cells(page, server, PICKER)
     widget = clicks.cells.first
     boxes = widget.get_by_role("checkbox")
     expect(boxes).to_have_count(12)

@@ -158,21 +158,16 @@ def test_a_box_whose_lasting_disks_have_names(tmp_path, monkeypatch):
     assert BOXES["Lambda"] == "/lambda/nfs/*"
     monkeypatch.setattr(machine, "BOXES", [("Lambda", lambda: True, f"{tmp_path}/nfs/*")])
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "nfs/hub"))
-    assert (
-        f"HF_HOME={tmp_path}/nfs/NAME/" in one(machine.disk(), "that disk").todo
-    )  # none was attached
+    none_attached = one(machine.disk(), "that disk")
+    assert f"HF_HOME={tmp_path}/nfs/NAME/" in none_attached.todo
     (tmp_path / "nfs/weights").mkdir(parents=True)
-    assert one(machine.disk(), "that disk").state == "warning"
-    assert (
-        f"`export HF_HOME={tmp_path}/nfs/weights/huggingface`"
-        in one(machine.disk(), "that disk").todo
-    )
+    beside = one(machine.disk(), "that disk")
+    assert beside.state == "warning"
+    assert f"`export HF_HOME={tmp_path}/nfs/weights/huggingface`" in beside.todo
     cache = str(tmp_path / "nfs/weights/huggingface/hub")
     monkeypatch.setattr(constants, "HF_HUB_CACHE", cache)
-    assert (one(machine.disk(), "that disk").state, one(machine.disk(), "that disk").todo) == (
-        "ok",
-        "",
-    )
+    inside = one(machine.disk(), "that disk")
+    assert (inside.state, inside.todo) == ("ok", "")
 
 
 @pytest.mark.parametrize(

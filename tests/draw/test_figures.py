@@ -16,7 +16,6 @@ from matplotlib import colormaps
 from matplotlib.colors import to_hex, to_rgb
 
 from figure_checks import IDS, STRICT, TOKENS, VOCAB, labels, looks_right, random_probs, words
-from tiny_models import llama_tokenizer
 from tutorial_utils.draw.figures import plot_distributions, plot_next_token, plot_tokens
 from tutorial_utils.draw.html import OKABE_ITO
 
@@ -33,11 +32,6 @@ ODD = {
     "\u0301": "\\u0301",
     "\ud800": "\\ud800",
 }
-
-
-@pytest.fixture(scope="module")
-def tokenizer():
-    return llama_tokenizer()
 
 
 def test_each_token_has_a_coloured_box_and_its_id():

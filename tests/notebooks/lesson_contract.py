@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import statistics
+import textwrap
 from collections.abc import Iterator
 from functools import cache
 from itertools import pairwise
@@ -13,28 +14,8 @@ from nbformat import NotebookNode
 
 from notebook_tools import NOTEBOOKS, ROOT, code_cells, lesson_on, name_cell, tags
 
-SETUP = """\
-# Set-up: the same cell in every lesson, and safe to run again.
-import importlib
-import os
-import subprocess
-import sys
-from pathlib import Path
-
-import torch
-
-try:
-    from tutorial_utils import load_model
-except ModuleNotFoundError:  # on Colab, say: get it from TUTORIAL_SOURCE (docs/gpu-boxes.md)
-    source = os.environ.get("TUTORIAL_SOURCE", "..")
-    subprocess.run([sys.executable, "-m", "pip", "install", "-q", source], check=True)
-    importlib.invalidate_caches()
-    from tutorial_utils import load_model
-
-model, tokenizer = load_model()
-model_name = Path(model.config.name_or_path).name
-print(f"{model_name}: {model.num_parameters():,} parameters on {model.device}, {model.dtype}")"""
-
+PAGE = (ROOT / "docs/writing-a-lesson.md").read_text(encoding="utf-8")
+SETUP = textwrap.dedent(re.search(r" *# Set-up: .*?(?=\n *```)", PAGE, re.S).group())
 PACKAGE = "tutorial_utils"
 WIDGETS = ("Explorer", "widgets.VBox")
 TAGS = {"setup", "by-hand", "widget", "varies", "exercise", "check", "real"}

@@ -6,7 +6,7 @@ import pytest
 
 import lesson_contract
 from answers import EXERCISES, check_of
-from notebook_tools import LESSONS, ROOT, read
+from notebook_tools import LESSONS, read
 
 
 @pytest.mark.parametrize("lesson", LESSONS, ids=lambda path: path.stem)
@@ -14,11 +14,6 @@ from notebook_tools import LESSONS, ROOT, read
 def test_lesson(rule, lesson):
     problems = list(rule(read(lesson), lesson.stem[:2]))
     assert not problems, "\n".join(problems)
-
-
-def test_the_page_shows_the_setup_cell_that_is_tested():
-    page = (ROOT / "docs" / "writing-a-lesson.md").read_text(encoding="utf-8")
-    assert lesson_contract.SETUP in page.replace("\n   ", "\n")
 
 
 @pytest.mark.parametrize("lesson", LESSONS, ids=lambda path: path.stem)

@@ -6,16 +6,10 @@ import pytest
 import torch
 
 from figure_checks import STRICT
-from tiny_models import llama_tokenizer
 from tutorial_utils.draw.figures import MARKERS
 from tutorial_utils.lessons.contrast import plot_before_after, plot_contrast
 
 pytestmark = STRICT
-
-
-@pytest.fixture(scope="module")
-def tokenizer():
-    return llama_tokenizer()
 
 
 def some_probs(*indices: int) -> torch.Tensor:

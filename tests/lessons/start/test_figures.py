@@ -8,15 +8,9 @@ import torch
 from matplotlib.patches import Rectangle
 
 from figure_checks import IDS, STRICT, TOKENS, looks_right, random_probs, random_values, words
-from tiny_models import llama_tokenizer
 from tutorial_utils.lessons.start import plot_pipeline
 
 pytestmark = STRICT
-
-
-@pytest.fixture(scope="module")
-def tokenizer():
-    return llama_tokenizer()
 
 
 @pytest.mark.parametrize(("layers", "times"), [(2, 1), (33, 8)])
