@@ -8,6 +8,7 @@ import torch
 from matplotlib.patches import Rectangle
 
 from figure_checks import IDS, STRICT, TOKENS, looks_right, random_probs, random_values, words
+from tutorial_utils.decoding import top_tokens
 from tutorial_utils.lessons.start import plot_pipeline
 
 pytestmark = STRICT
@@ -16,9 +17,10 @@ pytestmark = STRICT
 @pytest.mark.parametrize(("layers", "times"), [(2, 1), (33, 8)])
 def test_the_pipeline_shows_all_its_parts(tokenizer, layers, times):
     tokens, ids, probs = TOKENS * times, IDS * times, random_probs()
+    after = top_tokens(probs, tokenizer, 6)
     norms = random_values(layers, len(tokens))
     norms[1, 2] = torch.nan
-    figure = plot_pipeline(tokens, torch.tensor(ids), norms, probs, tokenizer, title="All of it")
+    figure = plot_pipeline(tokens, torch.tensor(ids), norms, after, title="All of it")
     parts = [part.axes[0] for part in figure.subfigs]
     assert len(parts[0].patches) == len(parts[2].patches) == len(tokens)
     places = [[(box.get_x(), box.get_y()) for box in part.patches] for part in (parts[0], parts[2])]

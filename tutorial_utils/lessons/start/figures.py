@@ -7,13 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from transformers import PreTrainedTokenizerBase
 
-from tutorial_utils.decoding import top_tokens
 from tutorial_utils.draw.figures import (
     as_array,
     box_rows,
-    checked_probs,
     draw_bars,
     draw_boxes,
     longest_label,
@@ -27,17 +24,16 @@ def plot_pipeline(
     tokens: Sequence[str],
     ids: Sequence[int] | torch.Tensor,
     norms: torch.Tensor,
-    probs: torch.Tensor,
-    tokenizer: PreTrainedTokenizerBase,
+    after: Sequence[tuple[str, float]],
     *,
     title: str = "From a prompt to the next token",
 ) -> Figure:
     """The whole way in one picture: tokens, ids, the residual stream's norms, the next token.
 
-    `tokens` and `ids` `(seq,)`, `norms` `(layers, seq)`, `probs` `(vocab,)` at the last token.
+    `tokens` and `ids` `(seq,)`, `norms` `(layers, seq)`. `after` has the most probable next tokens
+    with their probabilities, as `top_tokens` gives them.
     """
     values, rows = as_array(norms), box_rows(tokens, ids)
-    best = top_tokens(checked_probs(probs), tokenizer, 6)
     steps = [
         "each token has a number, its id",
         f"each id picks a row of the embedding, layer 0; layers 1 to {len(values) - 1} add to it",
@@ -50,7 +46,7 @@ def plot_pipeline(
     draw_boxes(parts[0], [[box._replace(name="") for box in row] for row in rows])
     draw_boxes(parts[2], [[box._replace(name="", text=box.name) for box in row] for row in rows])
     draw_heatmap(parts[4], values, tokens, label="norm (log scale)", log=True)
-    draw_bars(parts[6], best)
+    draw_bars(parts[6], [(token, prob) for token, prob in after])
     for part, step in zip(parts[1::2], steps, strict=True):
         axes = part.add_axes((0, 0, 1, 1))
         axes.set_axis_off()
