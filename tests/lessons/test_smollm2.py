@@ -9,3 +9,31 @@ def test_the_first_token_has_massive_activations():
     longest = max(times)
     assert longest >= 50
     assert real["six coordinates"][times.index(longest) + 1] > 0.9 > 3 * real["random numbers"]
+
+
+def test_the_company_in_the_prompt_is_the_first_choice_and_less_sure():
+    token, prob = read_result("start")["after"][0]
+    assert token == " McDonald"
+    assert prob < 0.5
+
+
+def test_the_second_name_of_the_company_costs_less():
+    real = read_result("softmax")
+    bit_of = list(zip(real["labels"][1:], real["bits"], strict=True))
+    for part in ("␣McDonald", "'s"):
+        first, second = [bits for label, bits in bit_of if label == part]
+        assert second < first
+
+
+def test_spellings_of_a_word_are_near_and_the_template_leaves_the_turn_to_the_assistant():
+    real = read_result("tokens")
+    near, words = real["other spelling nearest"]
+    assert near > 0.8 * words
+    assert real["chat"].endswith("<|im_start|>assistant\n")
+
+
+def test_the_filters_keep_few_where_it_is_sure_and_many_where_it_is_not():
+    surest, least_sure = read_result("decoding")["kept"].values()
+    assert surest["min-p 0.2"][0] == 1
+    assert surest["top-p 0.9"][0] < least_sure["min-p 0.2"][0] < least_sure["top-p 0.9"][0] / 5
+    assert surest["top-k 3"][0] == least_sure["top-k 3"][0] == 3
