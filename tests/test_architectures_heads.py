@@ -15,8 +15,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from architectures import build, inputs_of
-from test_architectures import MODEL_TYPES, NOT_BUILDABLE, REFUSED, TABLES_HOLD
+from architectures import TABLES_HOLD, build, inputs_of
+from test_architectures import MODEL_TYPES, NOT_BUILDABLE, REFUSED
 from tiny_models import count_hooks
 from tutorial_utils.activations.heads import ablate_heads, read_heads
 from tutorial_utils.activations.parts import find_part

@@ -21,7 +21,9 @@ MASKS = {
 
 def trained(kind: str, **settings: object) -> torch.nn.Module:
     """As a trained model: nothing is right for being 0 or 1, and logits differ by more than 1."""
-    model = build(kind, **settings) if kind in ("llama", "gpt2") else architectures.build(kind)
+    model = (
+        build(kind, **settings) if kind in ("llama", "gpt2") else architectures.build_if_known(kind)
+    )
     generator = torch.Generator().manual_seed(3)
     for parameter in model.parameters():
         scale = 0.2 if parameter.dim() == 1 else 0.2 * parameter.shape[-1] ** -0.5

@@ -380,7 +380,7 @@ def test_heads_that_do_not_add_up_are_refused(llama):
     ],
 )
 def test_refused_architectures(model_type, message):
-    model = architectures.build(model_type)
+    model = architectures.build_if_known(model_type)
     with pytest.raises(ValueError, match=message):
         read_heads(model, **architectures.inputs_of(model), layers=1)
     with pytest.raises(ValueError, match=message):
@@ -396,7 +396,7 @@ def test_a_count_that_is_not_clear_is_refused(llama):
 
 
 def test_layers_of_different_counts():
-    model = architectures.build("dots3_note")
+    model = architectures.build_if_known("dots3_note")
     heads = read_heads(model, **architectures.inputs_of(model), layers=[1, 2])
     assert [each.shape[1] for each in heads.values()] == [128, 64]
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import architectures
-from streams import LAYERS, build, random_ids
+from streams import LAYERS, random_ids, with_stream
 from tiny_models import count_hooks
 from tutorial_utils import read_activations, read_parts
 from tutorial_utils.activations.parts import find_norm_behind, hooked_part
@@ -22,7 +22,7 @@ MASKS = {
 )
 def test_parts_add_up_to_what_a_layer_adds(kind):
     """OPT's MLP gives (batch * seq, hidden); BLOOM's and MPT's parts add the stream themselves."""
-    model = architectures.build(kind)
+    model = architectures.build_if_known(kind)
     inputs = architectures.inputs_of(model)
     stream = read_activations(model, **inputs)
     attention, mlp = (read_parts(model, part=part, **inputs) for part in ("attention", "mlp"))
@@ -43,7 +43,7 @@ def test_parts_add_up_to_what_a_layer_adds(kind):
     ],
 )
 def test_norms_behind_the_parts(kind, names):
-    model = architectures.build(kind)
+    model = architectures.build_if_known(kind)
     layer = model.model.layers[1]
     found = [find_norm_behind(layer, part) for part in ("attention", "mlp")]
     assert found == [name and getattr(layer, name) for name in names]
@@ -84,7 +84,7 @@ def test_nothing_runs_behind_the_last_layer_asked_for(llama, monkeypatch):
 @pytest.mark.parametrize("part", ["attention", "mlp"])
 def test_a_part_put_back_where_it_was_changes_nothing(kind, part):
     """Also where the hook reshapes, or takes the stream off and puts it back."""
-    model = architectures.build(kind)
+    model = architectures.build_if_known(kind)
     inputs = architectures.inputs_of(model)
     given = read_parts(model, part=part, **inputs)
     batch, push = len(inputs["input_ids"]), torch.randn(given[2].shape)
@@ -118,15 +118,17 @@ def test_unknown_options_are_refused_with_the_nearest_known_one(model):
     ],
 )
 def test_what_is_not_there_is_named(kind, part, layers, message):
-    model = architectures.build(kind)
+    model = architectures.build_if_known(kind)
     with pytest.raises(ValueError, match=message):
         read_parts(model, part=part, layers=layers, **architectures.inputs_of(model))
     assert not count_hooks(model)
 
 
-def test_a_layer_that_the_model_leaves_out_is_named():
-    llama = build("llama")
-    layer = llama.model.layers[1]
-    layer.forward = lambda hidden_states, **kwargs: hidden_states
+def test_a_layer_that_the_model_leaves_out_is_named(llama):
+    layer, outputs = llama.model.layers[1], []
+    handle = layer.register_forward_hook(lambda module, args, output: outputs.append(output))
+    read_parts(llama, random_ids(), "mlp")
+    handle.remove()
+    layer.forward = lambda hidden_states, **kwargs: with_stream(outputs[0], hidden_states)
     with pytest.raises(ValueError, match="the model left out decoder layer 2, or this part of it"):
         read_parts(llama, random_ids(), "mlp")

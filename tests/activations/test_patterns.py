@@ -78,7 +78,7 @@ def settings(model) -> list:
 @pytest.mark.parametrize("model_type", ["llama", "gemma3", "mllama"])
 def test_settings_and_hooks_are_as_before_whatever_happens(model_type):
     """Also those of the parts of a composite configuration, and after an error."""
-    model = architectures.build(model_type)
+    model = architectures.build_if_known(model_type)
     inputs = architectures.inputs_of(model)
     if model.config.sub_configs:  # each part may have another setting than the whole
         part = next(iter(model.config.sub_configs))
@@ -101,7 +101,7 @@ def test_settings_and_hooks_are_as_before_whatever_happens(model_type):
 
 def test_layers_without_a_pattern():
     """Two of MiniMax's layers have linear attention: left out, unless they are asked for."""
-    model = architectures.build("minimax")
+    model = architectures.build_if_known("minimax")
     inputs = architectures.inputs_of(model)
     assert list(read_attention(model, **inputs)) == [1, 3]
     message = "decoder layer 2 gave no attention pattern.*Its attention is no softmax over keys"
@@ -117,7 +117,7 @@ def test_weights_that_are_not_finite_are_no_answer(llama):
 
 @pytest.mark.parametrize("model_type", ["openai-gpt", "trocr"])
 def test_attention_that_is_told_to_give_its_pattern(model_type):
-    model = architectures.build(model_type)
+    model = architectures.build_if_known(model_type)
     patterns = read_attention(model, **architectures.inputs_of(model))
     assert [p.shape for p in patterns.values()] == [(2, 4, 7, 7)] * 4
     assert not count_hooks(model)
