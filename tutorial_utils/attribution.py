@@ -4,7 +4,6 @@ The residual stream at the last layer is a sum, and the unembedding is linear. O
 stands between them: its scale is *frozen* at the value that it has in this run, and so the logit is
 a sum too (Elhage et al. 2021, "A Mathematical Framework for Transformer Circuits"). This is the
 direct effect only: what a part changes by way of later layers is not in it.
-By hand: the lesson on attention heads.
 """
 
 from __future__ import annotations

@@ -66,8 +66,7 @@ def head_scores(
     """How much of its attention each head pays to one kind of token: `{layer: (batch, head)}`.
 
     The mean, over the queries that have such a token, of the weights that it gets, 0 to 1. After
-    Olsson et al. 2022, "In-context Learning and Induction Heads", arXiv:2209.11895. By hand: the
-    lesson on attention heads.
+    Olsson et al. 2022, "In-context Learning and Induction Heads", arXiv:2209.11895.
 
     Args:
         patterns: `{layer: (batch, head, query, key)}`, as `read_attention` gives them.

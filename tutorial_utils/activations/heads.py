@@ -2,7 +2,7 @@
 
 Decoder layers are numbered from 1, heads from 0. Heads are taken where they still lie side by side,
 at the *input* of the matrix that puts them together (`o_proj`). Its output mixes them: no slice of
-it is a head. By hand: the lesson on attention heads.
+it is a head.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Attention patterns: where each head looks. By hand: the lesson on the inside of a decoder layer.
+"""Attention patterns: where each head looks.
 
 Decoder layers are numbered from 1, heads from 0.
 """
