@@ -221,11 +221,14 @@ def lesson_cells() -> list:
 
 def test_the_lessons_mood_is_the_corpus_mood():
     lesson: dict = {}
-    for start in ("happy_words =", "days, people, places ="):
+    lesson["sample_size"] = lambda model, small, *larger: small
+    lesson["model"] = None
+    for start in ("happy_words =", "people =", "openings =", "few, more ="):
         exec(next(c.source for c in lesson_cells() if c.source.startswith(start)), lesson)
     assert set(lesson["happy_words"]) == set(corpus.MOODS["happy"]["words"])
     assert set(lesson["sad_words"]) == set(corpus.MOODS["sad"]["words"])
-    assert len(lesson["openings"]) == 100 == len(set(lesson["openings"]))
+    assert len(lesson["openings"]) == 56 == len(set(lesson["openings"]))
+    assert not set(lesson["to_choose"]) & set(lesson["to_judge"])
     rng = random.Random(0)
     texts = [corpus.document(rng) for _ in range(200)]
     texts += [corpus.story_document(rng) for _ in range(200)]
@@ -234,8 +237,9 @@ def test_the_lessons_mood_is_the_corpus_mood():
 
 
 def test_the_lessons_own_verdict():
-    """The committed output: it works in both directions."""
-    texts = [output.get("text", "") for cell in lesson_cells() for output in cell.outputs]
-    found = re.search(r"loss at most doubled, at strengths: \[(.*)\]", "\n".join(texts))
-    strengths = [int(number) for number in found.group(1).split(",")]
-    assert min(strengths) < 0 < max(strengths)
+    """The committed output: all four parts of the verdict hold on the shipped model."""
+    text = "\n".join(output.get("text", "") for cell in lesson_cells() for output in cell.outputs)
+    found = re.findall(r"^(one side|further|random directions|loss) .* (yes|NO)$", text, re.M)
+    assert found == [(part, "yes") for part in ("one side", "further", "random directions", "loss")]
+    moved = dict(re.findall(r"^(toward happy|toward sad) +([-+][\d.]+) ± ", text, re.M))
+    assert float(moved["toward happy"]) >= 1.5 and float(moved["toward sad"]) <= -1.5
