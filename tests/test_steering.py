@@ -237,9 +237,18 @@ def test_the_lessons_mood_is_the_corpus_mood():
 
 
 def test_the_lessons_own_verdict():
-    """The committed output: all four parts of the verdict hold on the shipped model."""
+    """The committed output, and that the text after it says what does not hold."""
     text = "\n".join(output.get("text", "") for cell in lesson_cells() for output in cell.outputs)
     found = re.findall(r"^(one side|further|random directions|loss) .* (yes|NO)$", text, re.M)
-    assert found == [(part, "yes") for part in ("one side", "further", "random directions", "loss")]
-    moved = dict(re.findall(r"^(toward happy|toward sad) +([-+][\d.]+) ± ", text, re.M))
-    assert float(moved["toward happy"]) >= 1.5 and float(moved["toward sad"]) <= -1.5
+    assert dict(found) == {
+        "one side": "yes",
+        "further": "yes",
+        "random directions": "NO",
+        "loss": "yes",
+    }
+    moved = dict(re.findall(r"^(toward \w+|random directions) +([-+][\d.]+) ± ", text, re.M))
+    moved = {kind: abs(float(logits)) for kind, logits in moved.items()}
+    assert 0.6 < moved["random directions"] < 1
+    assert min(moved["toward happy"], moved["toward sad"]) >= 2
+    markdown = "\n".join(c.source for c in read(lesson_on("patching and steering")).cells)
+    assert "one part does not hold: random directions move the mood" in markdown
