@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -80,11 +81,15 @@ def plot_share_lines(
             )
         spread = rows.std(axis=0, ddof=1) / len(rows) ** 0.5 if len(rows) > 1 else None
         if not np.isfinite(rows).all():
-            middle = {"transform": axes.transAxes, "ha": "center", "fontsize": 9}
+            middle: dict[str, Any] = {"transform": axes.transAxes, "ha": "center", "fontsize": 9}
             axes.text(
                 0.5, 0.5 - 0.1 * number, f"{drawable(name)}: shares are not numbers", **middle
             )
-        look = {"color": OKABE_ITO[number], "marker": MARKERS[number], "markersize": 5}
+        look: dict[str, Any] = {
+            "color": OKABE_ITO[number],
+            "marker": MARKERS[number],
+            "markersize": 5,
+        }
         axes.errorbar(layers, rows.mean(axis=0), spread, capsize=3, **look)
     if level is not None and np.isfinite(level):
         axes.axhline(level, color="black", linestyle=":", linewidth=1)
@@ -126,7 +131,10 @@ def _strip(axes: Axes, columns: Mapping[str, Sequence[float]], none: float, labe
     for number, (kind, given) in enumerate(columns.items()):
         values = checked_finite(given, kind)
         places = number + np.linspace(-0.2, 0.2, len(values)) if len(values) > 1 else [number]
-        look = {"color": OKABE_ITO[number % len(OKABE_ITO)], "marker": MARKERS[number % 6]}
+        look: dict[str, Any] = {
+            "color": OKABE_ITO[number % len(OKABE_ITO)],
+            "marker": MARKERS[number % 6],
+        }
         axes.plot(places, values, linestyle="", alpha=0.7, **look)
         axes.plot([number - 0.3, number + 0.3], [values.mean()] * 2, color="black")
     axes.set_xticks(range(len(columns)), [kind.replace(" ", "\n") for kind in columns], fontsize=9)
