@@ -221,11 +221,14 @@ def lesson_cells() -> list:
 
 def test_the_lessons_mood_is_the_corpus_mood():
     lesson: dict = {}
-    for start in ("happy_words =", "days, people, places ="):
+    lesson["sample_size"] = lambda model, small, *larger: small
+    lesson["model"] = None
+    for start in ("happy_words =", "people =", "openings =", "few, more ="):
         exec(next(c.source for c in lesson_cells() if c.source.startswith(start)), lesson)
     assert set(lesson["happy_words"]) == set(corpus.MOODS["happy"]["words"])
     assert set(lesson["sad_words"]) == set(corpus.MOODS["sad"]["words"])
-    assert len(lesson["openings"]) == 100 == len(set(lesson["openings"]))
+    assert len(lesson["openings"]) == 56 == len(set(lesson["openings"]))
+    assert not set(lesson["to_choose"]) & set(lesson["to_judge"])
     rng = random.Random(0)
     texts = [corpus.document(rng) for _ in range(200)]
     texts += [corpus.story_document(rng) for _ in range(200)]
@@ -234,8 +237,18 @@ def test_the_lessons_mood_is_the_corpus_mood():
 
 
 def test_the_lessons_own_verdict():
-    """The committed output: it works in both directions."""
-    texts = [output.get("text", "") for cell in lesson_cells() for output in cell.outputs]
-    found = re.search(r"loss at most doubled, at strengths: \[(.*)\]", "\n".join(texts))
-    strengths = [int(number) for number in found.group(1).split(",")]
-    assert min(strengths) < 0 < max(strengths)
+    """The committed output, and that the text after it says what does not hold."""
+    text = "\n".join(output.get("text", "") for cell in lesson_cells() for output in cell.outputs)
+    found = re.findall(r"^(one side|further|random directions|loss) .* (yes|NO)$", text, re.M)
+    assert dict(found) == {
+        "one side": "yes",
+        "further": "yes",
+        "random directions": "NO",
+        "loss": "yes",
+    }
+    moved = dict(re.findall(r"^(toward \w+|random directions) +([-+][\d.]+) ± ", text, re.M))
+    moved = {kind: abs(float(logits)) for kind, logits in moved.items()}
+    assert 0.6 < moved["random directions"] < 1
+    assert min(moved["toward happy"], moved["toward sad"]) >= 2
+    markdown = "\n".join(c.source for c in read(lesson_on("patching and steering")).cells)
+    assert "one part does not hold: random directions move the mood" in markdown

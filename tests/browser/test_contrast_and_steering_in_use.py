@@ -13,8 +13,8 @@ from tutorial_utils import (
     candidate_layers,
     contrast_logits,
     encode,
+    find_decoder_layers,
     logit_lens,
-    mean_differences,
     read_activations,
     sample_steered,
     token_strings,
@@ -160,11 +160,19 @@ def told(loaded) -> SimpleNamespace:
 
 def learn(told: SimpleNamespace, lesson: LabPage) -> SimpleNamespace:
     if not hasattr(told, "directions"):
-        for begins in ('happy = """', "heroes = ", "happy_words = "):
+        told.n = len(find_decoder_layers(told.model))
+        told.shown = []
+        exec("import torch", vars(told))
+        for begins in (
+            *('happy = """', "heroes = ", "happy_words = ", "def read_stories"),
+            *(
+                "happy_states, sad_states = ",
+                "from tutorial_utils import mean_diff",
+                "directions = {",
+            ),
+        ):
             (source,) = [c.source for c in lesson.nb.cells if c.source.startswith(begins)]
             exec(source, vars(told))
-        stories = told.happy_stories, told.sad_stories
-        told.directions = mean_differences(told.model, told.tokenizer, *stories)
         (told.opening,) = [
             line.split('"')[1]
             for cell in lesson.nb.cells
