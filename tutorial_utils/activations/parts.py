@@ -174,6 +174,8 @@ def hooked_part(
     def hook(module: nn.Module, args: tuple, kwargs: dict, output: Any) -> object:
         is_many = isinstance(output, (tuple, list))  # attention gives its weights too
         given = output[0] if is_many else output
+        if not isinstance(given, Tensor):
+            raise ValueError(f"the {part} of decoder layer {layer} gives {type(given).__name__}")
         # BLOOM and MPT add the stream inside of the part: taken off here, and put back below.
         stream: Any = named_arguments(module, args, kwargs).get("residual", 0)
         added = given - stream
