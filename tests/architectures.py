@@ -13,7 +13,7 @@ import transformers
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PretrainedConfig
 
 from tiny_models import NumberTokenizer
-from tutorial_utils import next_token_logits
+from tutorial_utils import decoding_steps, next_token_logits
 
 BATCH, SEQ, VOCAB, LAYERS = 2, 7, 128, 4
 
@@ -160,7 +160,10 @@ def inputs_of(model: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 
 def check_rows(model: torch.nn.Module) -> None:
-    """Each row of a batch of unequal prompts is what its prompt gives alone. Changes the model."""
+    """Unequal prompts in a batch, and tokens read with a cache, give what plain passes give.
+
+    The model is changed.
+    """
     if len(inputs_of(model)) > 1 or hasattr(model.config.get_text_config(), "num_codebooks"):
         return  # it reads more than the ids of a text
     torch.manual_seed(3)
@@ -172,3 +175,9 @@ def check_rows(model: torch.nn.Module) -> None:
             ids = torch.tensor([[int(word) for word in prompt.split()]])
             alone = model(ids).logits[0, -1].float().softmax(dim=-1)
             torch.testing.assert_close(row.softmax(dim=-1), alone, rtol=1e-3, atol=1e-5)
+        model.generation_config.eos_token_id = None
+        read = [int(word) for word in prompts[0].split()]
+        for step in decoding_steps(model, NumberTokenizer(), prompts[0], max_new_tokens=3):
+            plain = model(torch.tensor([read])).logits[0, -1].float().softmax(dim=-1)
+            torch.testing.assert_close(step.probs, plain, rtol=1e-2, atol=1e-4)
+            read.append(step.token_id)

@@ -13,7 +13,14 @@ from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from tutorial_utils.activations.inputs import input_device
-from tutorial_utils.encoding import context_length, encode, pad_rows, prompt_ids, reads_padding
+from tutorial_utils.encoding import (
+    context_length,
+    encode,
+    numbers_from_padding,
+    pad_rows,
+    prompt_ids,
+    reads_padding,
+)
 
 # Byte-level BPE writes each byte as one printable character: back from that character to the byte.
 BYTE_OF_SYMBOL = {symbol: byte for byte, symbol in bytes_to_unicode().items()}
@@ -34,7 +41,7 @@ def forward_pass(
     `mask` (batch, all tokens) also covers the tokens in the KV cache, which come before `ids`.
     """
     options = {"logits_to_keep": 1, **options}
-    if not mask.all():  # or the model would count the padding
+    if not numbers_from_padding(model):  # by itself it may count padding, or forget the KV cache
         options["position_ids"] = (mask.cumsum(dim=-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
     known = inspect.signature(model.forward).parameters  # not every architecture takes all of them
     options = {name: value for name, value in options.items() if name in known}

@@ -17,7 +17,7 @@ READ_PADDING = frozenset(
     "bart bigbird_pegasus blenderbot blenderbot-small deepseek_v4 marian mbart mvp pegasus plbart "
     "prophetnet recurrent_gemma roformer rwkv trocr whisper xlstm".split()
 )
-# RoBERTa and its kin number positions from the id of their padding on, and that many do not count.
+# RoBERTa and its kin number positions from the id of their padding on, 2 or more.
 ROBERTA = frozenset(
     "camembert data2vec-text roberta roberta-prelayernorm xlm-roberta xlm-roberta-xl xmod".split()
 )
@@ -27,7 +27,7 @@ def context_length(model: PreTrainedModel) -> int | None:
     """How many tokens the model reads at most; None where its configuration does not tell."""
     config = model.config.get_text_config(decoder=True)
     length = getattr(config, "max_position_embeddings", None) or -1  # -1 is what XLNet says
-    if config.model_type in ROBERTA:
+    if numbers_from_padding(model):
         length -= config.pad_token_id + 1
     return length if length > 0 else None
 
@@ -36,7 +36,12 @@ def reads_padding(model: PreTrainedModel) -> bool:
     """Whether padding before a prompt changes what this model says after it."""
     kind = model.config.get_text_config(decoder=True).model_type
     has_mask = "attention_mask" in inspect.signature(model.forward).parameters
-    return kind in READ_PADDING | ROBERTA or not has_mask
+    return kind in READ_PADDING or numbers_from_padding(model) or not has_mask
+
+
+def numbers_from_padding(model: PreTrainedModel) -> bool:
+    """Whether the first token's position is not 0 here, so that the model is to number them."""
+    return model.config.get_text_config(decoder=True).model_type in ROBERTA
 
 
 def text_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
