@@ -240,12 +240,9 @@ def test_the_lessons_own_verdict():
     """The committed output, and that the text after it says what does not hold."""
     text = "\n".join(output.get("text", "") for cell in lesson_cells() for output in cell.outputs)
     found = re.findall(r"^(one side|further|random directions|loss) .* (yes|NO)$", text, re.M)
-    assert dict(found) == {
-        "one side": "yes",
-        "further": "yes",
-        "random directions": "NO",
-        "loss": "yes",
-    }
+    first = dict(found[:4])  # those after it stand beside SmolLM2's
+    want = {"one side": "yes", "further": "yes", "random directions": "NO", "loss": "yes"}
+    assert first == want
     moved = dict(re.findall(r"^(toward \w+|random directions) +([-+][\d.]+) ± ", text, re.M))
     moved = {kind: abs(float(logits)) for kind, logits in moved.items()}
     assert 0.6 < moved["random directions"] < 1

@@ -1,0 +1,23 @@
+"""The bars that the lesson's stored results on SmolLM2 are held to."""
+
+from __future__ import annotations
+
+from tutorial_utils.lessons.real import read_result
+
+
+def test_bars_of_patching_and_steering():
+    real = read_result("patching")
+    level, at_place = real["level"], real["at_place"]
+    assert real["clear"] >= 4 and at_place["clean run"][0] >= 0.8
+    for control in ("another prompt", "another position"):
+        assert at_place[control][0] <= level + 0.15
+    row = real["share"][real["layers"].index(real["place"])]
+    assert row[-1] >= 0.8 and max(row) == row[-1]  # of the first pair, whose map is drawn
+    mean = {kind: sum(values) / len(values) for kind, values in real["moods"].items()}
+    sides = sorted([mean["toward happy"], -mean["toward sad"]])
+    assert sides[0] >= 0.5 and sides[1] >= 1.5
+    assert max(map(abs, real["moods"]["random halves"])) < sides[1]
+    assert abs(mean["random directions"]) <= 0.6
+    for side in ("toward happy", "toward sad"):
+        assert sum(real["losses"][side]) / len(real["losses"][side]) <= 1.3
+    assert all(real["verdict"].values())
