@@ -129,6 +129,8 @@ def _apart(heads: Tensor, whole: Tensor, layer: int, run: Callable[[Tensor], Ten
 def edit_heads(model: nn.Module, edits: Mapping[int, Callable[[Tensor], Tensor]]) -> Iterator[None]:
     """Change what heads give while the model runs inside the `with` block.
 
+    Example::
+
         with edit_heads(model, {2: lambda heads: heads * keep}):
             model(**inputs)
 
