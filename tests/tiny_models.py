@@ -28,17 +28,6 @@ TEXT = [
     "A language model reads tokens and gives a probability to each next token.",
 ]
 
-# The published dimensions of Llama-3.1-8B.
-LLAMA_8B = {
-    "vocab_size": 128256,
-    "hidden_size": 4096,
-    "intermediate_size": 14336,
-    "num_hidden_layers": 32,
-    "num_attention_heads": 32,
-    "num_key_value_heads": 8,
-    "tie_word_embeddings": False,
-}
-
 
 def train_tokenizer(special_tokens: list[str], vocab_size: int = VOCAB_SIZE) -> Tokenizer:
     """A byte-level BPE tokenizer: every text can be encoded, and nothing is unknown."""

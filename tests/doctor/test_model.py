@@ -12,7 +12,6 @@ import torch
 import transformers
 from huggingface_hub import errors
 
-import tiny_models
 from model_folders import BROKEN, copy_of
 from tutorial_utils.decoding import next_token_logits
 from tutorial_utils.doctor import model, report
@@ -179,7 +178,7 @@ def test_whether_an_8b_model_fits_counts_the_bits(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: True)
     with model.init_empty_weights():
         empty = transformers.AutoModelForCausalLM.from_config(
-            transformers.LlamaConfig(**tiny_models.LLAMA_8B)
+            transformers.LlamaConfig(**gpu.SIZES["8b"])
         )
     assert "TUTORIAL_QUANTIZE=4bit" in model.fits(empty, "x", here=True).todo
     monkeypatch.setenv("TUTORIAL_QUANTIZE", "4bit")

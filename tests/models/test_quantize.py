@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 
+import gpu
 import pytest
 import torch
 from accelerate import init_empty_weights
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from tiny_models import LLAMA_8B
 from tutorial_utils import (
     edit_activations,
     encode,
@@ -62,7 +62,7 @@ def test_a_device_that_bitsandbytes_does_not_know():
 
 def empty_llama_8b():
     with init_empty_weights():
-        return AutoModelForCausalLM.from_config(LlamaConfig(**LLAMA_8B), dtype=torch.float16)
+        return AutoModelForCausalLM.from_config(LlamaConfig(**gpu.SIZES["8b"]), dtype=torch.float16)
 
 
 @pytest.mark.parametrize(("free", "fits"), [(5, False), (7, True), (11, True), (15, True)])
