@@ -159,10 +159,10 @@ def filter_logits(
 
     By hand: the lesson on logits and softmax (temperature) and the lesson on decoding (filters).
     """
-    if not 0 < temperature < math.inf:
+    if not 1e-30 < temperature < math.inf:  # divided by less, float32 logits become infinite
         raise ValueError(
-            f"temperature is {temperature}: it must be above 0; for the most probable token each "
-            "time, use greedy decoding: logits.argmax(dim=-1)"
+            f"temperature is {temperature}: it must be above 0 (1e-30); for the most probable "
+            "token each time, use greedy decoding: logits.argmax(dim=-1)"
         )
     if top_k is not None and (not isinstance(top_k, int) or top_k < 1):
         raise ValueError(f"top_k is {top_k}: it must be a whole number from 1, or None for all")
