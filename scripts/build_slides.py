@@ -99,7 +99,7 @@ def shown(cell: NotebookNode, show: dict) -> list[NotebookNode]:
         outputs = [keep_output(output, show.get("output")) for output in cell.outputs]
         outputs = [output for output in outputs if output]
         lines = [*source.split("\n"), *"".join(o.get("text", "") for o in outputs).split("\n")]
-        has_figure = any("image/png" in output.get("data", {}) for output in outputs)
+        has_figure = any(shows_figure(output) for output in outputs)
         tags = [
             _size(lines),
             *["hide-input"] * (not source),
@@ -132,6 +132,11 @@ def keep_lines(source: str, beginnings: list[str] | None) -> list[str]:
     return [line[indent:] for line in kept]
 
 
+def shows_figure(output: NotebookNode) -> bool:
+    """As `describe_figure` leaves it: an HTML image, whose `alt` the slides keep."""
+    return "<img" in output.get("data", {}).get("text/html", "")
+
+
 def keep_output(output: NotebookNode, most: int | None) -> NotebookNode | None:
     """The output with at most so many lines of printed text."""
     if output.output_type != "stream" or most is None:
@@ -154,7 +159,7 @@ def too_much(deck: NotebookNode) -> Iterator[str]:
         written = [line for cell in code if cell.source for line in cell.source.split("\n")]
         printed = [line for o in outputs for line in o.get("text", "").rstrip("\n").split("\n")]
         lines = len(written) + sum(-(-len(line) // LONGEST_LINE) for line in printed)
-        figures = sum("image/png" in output.get("data", {}) for output in outputs)
+        figures = sum(shows_figure(output) for output in outputs)
         most = MOST_LINES_BESIDE_FIGURE if figures else MOST_LINES - words // 8
         longest = max(map(len, written), default=0)
         if words > MOST_WORDS:

@@ -48,6 +48,7 @@ _MODULES = {
     ],
     "harvest.write": ["harvest_activations"],
     "harvest.files": ["read_harvest"],
+    "draw.described": ["describe_figure"],
     "draw.figures": ["plot_distributions", "plot_next_token", "plot_tokens"],
     "draw.heatmaps": ["plot_layer_token_heatmap", "plot_similarity"],
     "doctor.report": ["check_machine", "short_report"],

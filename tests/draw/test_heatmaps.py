@@ -34,6 +34,10 @@ def test_a_heatmap_shows_its_values_with_layer_0_at_the_bottom():
     assert (axes.get_ylabel(), colorbar.get_ylabel()) == ("layer", "norm")
     assert axes.get_xlabel() == "token (␣ is a space)"
     assert looks_right(figure)
+    for value in (values.min(), values.max()):
+        ((layer, column),) = (values == value).nonzero().tolist()
+        assert f'{value:.3g} at layer {layer}, "{TOKENS[column]}"' in figure.description
+    assert "norm for layers 0 to 8 and 7 tokens, from" in figure.description
 
 
 def test_rows_can_be_chosen_layers():
@@ -58,6 +62,7 @@ def test_text_is_written_into_the_cells_and_can_be_read():
     figure = plot_layer_token_heatmap(values, ["a", "b"], text=[["$", " it"], [0.5, 12345.678]])
     assert texts(figure) == {(0, 0): "$", (1, 0): "␣it", (0, 1): "0.5", (1, 1): "12346"}
     assert [text.get_color() for text in figure.axes[0].texts][:2] == ["white", "black"]
+    assert figure.description.endswith('At the top stands, token by token: "0.5", "12,346".')
     assert looks_right(figure)
     grey = plot_layer_token_heatmap(values, ["a", "b"], text=[["0", ""], ["", ""]], log=True)
     assert grey.axes[0].texts[0].get_color() == "black"  # 0 has no place on a log scale
@@ -90,6 +95,8 @@ def test_similarity_is_a_square_of_layers():
     assert axes.images[0].get_clim() == (0, 1)
     assert axes.images[0].get_cmap().name == "cividis"
     assert words(figure) and looks_right(figure)
+    said = "layers next to each other have 0.5 to 0.5, the least is 0.5 for layers 4 and 0."
+    assert figure.description.endswith(said)
     assert looks_right(plot_similarity(torch.eye(33)))
     for wrong in (torch.ones(2, 3), torch.ones(3), torch.zeros(0, 0)):
         with pytest.raises(ValueError, match=r"similarity must be \(layers, layers\)"):
@@ -100,6 +107,9 @@ def test_similarity_is_a_square_of_layers():
 def test_a_cell_without_a_finite_number_is_grey_and_says_so(log):
     figure = plot_layer_token_heatmap(BROKEN, ["a", "b"], log=log)
     assert texts(figure) == {(1, 0): "nan", (0, 1): "inf"}
+    assert figure.description.endswith(
+        'from 1 at layer 0, "a", to 2 at layer 1, "b"; 2 are not finite.'
+    )
     assert figure.axes[0].get_facecolor()[:3] == to_rgb(GREY)
     image = figure.axes[0].images[0]
     assert image.get_array().mask.tolist() == [[False, True], [True, False]]

@@ -122,6 +122,15 @@ def has_no_trace_of_the_run(nb: NotebookNode) -> Iterator[str]:
             yield f"{name_cell(nb, cell)} has metadata of no use here: {list(cell.metadata)}"
 
 
+def describes_its_figures(nb: NotebookNode) -> Iterator[str]:
+    for cell, mime, content in _mimes(nb):
+        said = re.findall(r'<img alt="([^"]*)"', content) if mime == "text/html" else []
+        shown = content.count("<img") if mime == "text/html" else mime.startswith("image/")
+        short = [alt for alt in said if len(alt.split()) < 5 or not re.search(r"\d", alt)]
+        if shown > len(said) or short:
+            yield f"{name_cell(nb, cell)} has a figure without a description with its values"
+
+
 RULES = [
     is_a_valid_notebook,
     has_run_in_order,
@@ -132,4 +141,5 @@ RULES = [
     has_small_images,
     reads_without_a_kernel,
     has_no_trace_of_the_run,
+    describes_its_figures,
 ]

@@ -181,7 +181,9 @@ def explains_its_figures(nb: NotebookNode, number: str) -> Iterator[str]:
 
 def draws(cell: NotebookNode) -> bool:
     return any(
-        mime.startswith("image/") for output in cell.get("outputs", []) for mime in _mimes(output)
+        mime.startswith("image/") or (mime == "text/html" and "<img" in content)
+        for output in cell.get("outputs", [])
+        for mime, content in output.get("data", {}).items()
     )
 
 
@@ -196,7 +198,8 @@ def derives_by_hand_first(nb: NotebookNode, number: str) -> Iterator[str]:
     if not by_hand:
         yield "no code cell has the tag `by-hand`"
     for i in by_hand:
-        functions = [name for name in sorted(uses[i]) if name in package_functions()]
+        # A description is for readers who do not see the figure: nothing of the idea is in it.
+        functions = sorted((uses[i] & {*package_functions()}) - {"describe_figure"})
         if functions:
             yield f"{name_cell(nb, cells[i])} is `by-hand` and uses {', '.join(functions)}"
     for function, (_, lessons) in package_functions().items():

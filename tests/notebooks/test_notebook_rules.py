@@ -151,6 +151,9 @@ BREAKS = [
     (file.has_no_trace_of_the_run, lambda nb: nb.metadata.language_info.update(version="3.11.7")),
     (file.has_no_trace_of_the_run, lambda nb: nb.metadata.kernelspec.update(name="my-venv")),
     (file.has_no_trace_of_the_run, lambda nb: nb.cells[1].metadata.update(execution={"x": ""})),
+    (file.describes_its_figures, show(text="<Figure>", png="AAAA"), show(html="<img src='a'>")),
+    (file.describes_its_figures, show(html='<img alt="Size of the last layer by token" src="a">')),
+    (file.describes_its_figures, show(html='<img alt="1.png" src="a">')),
 ]
 
 

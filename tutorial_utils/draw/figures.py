@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import textwrap
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,7 +16,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from transformers import PreTrainedTokenizerBase
 
-from tutorial_utils.decoding import top_tokens
+from tutorial_utils.decoding import token_strings, top_tokens
+from tutorial_utils.draw.described import NotebookFigure, describe_figure, in_words, listed, quoted
 from tutorial_utils.draw.html import OKABE_ITO, PALE, visible
 
 WIDTH = 7.8  # inches, about a notebook's width
@@ -26,20 +25,6 @@ MONO = "DejaVu Sans Mono"  # comes with matplotlib
 FONT: dict[str, Any] = {"family": MONO, "parse_math": False}
 CHARACTER = 0.602 / 72  # its width in inches for each point of size, the same for all characters
 MARKERS = "osD^vP"  # beside OKABE_ITO, so that nothing is told apart by colour alone
-
-
-class NotebookFigure(Figure):
-    """A Figure that a notebook shows once, with or without pyplot; its title is the alt text.
-
-    The alt text goes into the output's metadata, where a static page can take it from.
-    """
-
-    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> tuple:
-        png = io.BytesIO()
-        # As IPython draws any figure once pyplot is imported, so that both look the same.
-        self.savefig(png, format="png", bbox_inches="tight")
-        alt = {"alt": " ".join(self.get_suptitle().split())}
-        return {"image/png": base64.b64encode(png.getvalue()).decode()}, {"image/png": alt}
 
 
 class Box(NamedTuple):
@@ -62,7 +47,7 @@ def plot_tokens(
     rows = box_rows(tokens, ids)
     figure = new_figure((0.36 if ids is None else 0.56) * len(rows), title)
     draw_boxes(figure, rows)
-    return figure
+    return describe_figure(figure, f"{title}: {tokens_in_words(tokens, ids)}.")
 
 
 def plot_next_token(
@@ -76,7 +61,7 @@ def plot_next_token(
     best = top_tokens(checked_probs(probs), tokenizer, k)
     figure = new_figure(0.28 * max(k, 4) + 0.6, title)
     draw_bars(figure, best)
-    return figure
+    return describe_figure(figure, f"{title}. The first: {tokens_with_probs(best)}.")
 
 
 def plot_distributions(
@@ -113,7 +98,28 @@ def plot_distributions(
     columns = -(-len(names) // lines)
     above = {"loc": "lower center", "bbox_to_anchor": (0.5, 1), "ncols": columns}
     add_legend(axes, axes.containers, names, **above)
-    return figure
+    first = token_strings(tokenizer, best)
+    said = []
+    for name, row in zip(names, rows, strict=True):
+        i = int(row[best].argmax())
+        said.append(f"{name}: {quoted(first[i])} {in_words(float(row[best[i]]))}")
+    about = f"{title}, for {k} tokens from {quoted(first[0])} on"
+    return describe_figure(figure, f"{about}. The most probable of them, {'; '.join(said)}.")
+
+
+def tokens_in_words(tokens: Sequence[str], ids: Sequence[int] | torch.Tensor | None = None) -> str:
+    """The first tokens of a description, with their ids if given."""
+    names = [quoted(token) for token in tokens]
+    if ids is not None:
+        numbers = torch.as_tensor(ids).tolist()
+        names = [f"{name} {number}" for name, number in zip(names, numbers, strict=True)]
+    what = "tokens" if ids is None else "tokens with their ids"
+    return f"{len(names)} {what}, {listed(names, 12)}"
+
+
+def tokens_with_probs(best: Sequence[tuple[str, float]], most: int = 3) -> str:
+    """The first tokens of a description, with their probabilities."""
+    return listed([f"{quoted(token)} {in_words(prob)}" for token, prob in best][:most], most)
 
 
 def new_figure(height: float, title: str, width: float = WIDTH) -> Figure:

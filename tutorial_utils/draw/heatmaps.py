@@ -12,6 +12,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import LogLocator
 
+from tutorial_utils.draw.described import describe_figure, in_words, listed, quoted
 from tutorial_utils.draw.figures import (
     CHARACTER,
     WIDTH,
@@ -48,7 +49,11 @@ def plot_layer_token_heatmap(
     height = max(1, min((0.2 if text is None else 0.26) * len(rows), 9))
     figure = new_figure(height + 0.8 + longest_label(tokens), title, width)
     draw_heatmap(figure, rows, tokens, layers=layers, label=label, text=text, log=log)
-    return figure
+    said = heatmap_in_words(rows, tokens, layers=layers, label=label)
+    if text is not None:
+        cells = [cell if isinstance(cell, str) else in_words(float(cell)) for cell in text[-1]]
+        said += f" At the top stands, token by token: {listed(map(quoted, cells), 12)}."
+    return describe_figure(figure, f"{title}: {said}")
 
 
 def plot_similarity(
@@ -76,7 +81,42 @@ def plot_similarity(
     axes.set(xlabel="layer", ylabel="layer")
     _mark_not_finite(axes, values, int(3.8 / len(layers) / (9 * CHARACTER)))
     figure.colorbar(image, ax=axes, label="cosine similarity", pad=0.02)
-    return figure
+    return describe_figure(figure, f"{title}: {_similarity_in_words(values, layers)}")
+
+
+def heatmap_in_words(
+    values: np.ndarray,
+    tokens: Sequence[str],
+    *,
+    layers: Sequence[int] | None = None,
+    label: str = "value",
+) -> str:
+    """A heatmap's sentence: what it shows, and where the lowest and the highest value are."""
+    layers = [*(range(len(values)) if layers is None else layers)]
+    about = f"{label} for layers {layers[0]} to {layers[-1]} and {len(tokens)} tokens"
+    finite = np.isfinite(values)
+    if not finite.any():
+        return f"{about}, no value is finite."
+    ends = []
+    for pick, rest in ((np.argmin, np.inf), (np.argmax, -np.inf)):
+        place = pick(np.where(finite, values, rest))
+        row, column = map(int, np.unravel_index(place, values.shape))
+        where = f"at layer {layers[row]}, {quoted(tokens[column])}"
+        ends.append(f"{in_words(float(values[row, column]))} {where}")
+    broken = "" if finite.all() else f"; {(~finite).sum()} are not finite"
+    return f"{about}, from {ends[0]}, to {ends[1]}{broken}."
+
+
+def _similarity_in_words(values: np.ndarray, layers: list[int]) -> str:
+    row, column = np.unravel_index(
+        np.argmin(np.where(np.isfinite(values), values, 2)), values.shape
+    )
+    beside = np.diagonal(values, 1)
+    least = f"{in_words(float(values[row, column]))} for layers {layers[column]} and {layers[row]}"
+    if not len(beside):
+        return f"layer {layers[0]} only."
+    near = " to ".join(in_words(float(value)) for value in (beside.min(), beside.max()))
+    return f"layers next to each other have {near}, the least is {least}."
 
 
 def draw_heatmap(

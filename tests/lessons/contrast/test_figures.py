@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from figure_checks import STRICT
+from tutorial_utils.draw.described import quoted
 from tutorial_utils.draw.figures import MARKERS
 from tutorial_utils.lessons.contrast import plot_before_after, plot_contrast
 
@@ -38,6 +39,9 @@ def test_plot_contrast_says_what_it_was_given(tokenizer):
         "last layer",
         "contrasted",
     ]
+    name = quoted(tokenizer.decode([41]))
+    assert "layer 2 is picked, 0.5 bits from the last layer." in figure.description
+    assert f"{name} goes from 0.5 to 0.5" in figure.description
 
 
 @pytest.mark.parametrize(
@@ -75,6 +79,9 @@ def test_plot_before_after_places_each_prompt():
     )
     assert len(first.collections) == 2 and len(second.collections) == 0
     assert first.get_title() == "facts, 2 prompts"
+    low = "facts, low: 1 of 2 prompts grow, the mean goes from 0.5 to 0.25"
+    assert low in figure.description
+    assert "facts, high: 0 of 2 prompts grow" in figure.description
 
 
 @pytest.mark.parametrize("groups", [{}, {"facts": (torch.zeros(0), {})}])

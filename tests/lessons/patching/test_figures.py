@@ -29,6 +29,8 @@ def test_shares_are_a_heatmap_from_red_to_blue():
     assert axes.get_xticklabels()[2].get_text() == "␣works"
     assert {"Sony for Nike", "layer", "token (␣ is a space)"} <= set(words(figure))
     assert bar.get_ylabel() == "share that comes back"
+    said = 'from -0.5 at layer 0, "<|begin_of_text|>", to 1 at layer 10, ".".'
+    assert figure.description.endswith(said)
 
 
 def test_a_share_that_is_not_finite_is_left_grey():
@@ -56,6 +58,8 @@ def test_lines_are_means_with_standard_errors():
     assert second[0].get_ydata() == pytest.approx([0.1, 0.2, 0.3]) and not second[2]
     assert first[0].get_marker() != second[0].get_marker()
     assert {"clean run", "one row", "neither ahead"} <= set(words(figure))
+    said = "from layer 0 to layer 8: clean run 0.1 to 1; one row 0.1 to 0.3."
+    assert figure.description.endswith(said)
 
 
 def test_lines_of_another_length_are_refused():
@@ -78,7 +82,10 @@ def test_shares_that_are_not_finite_are_told():
 def test_each_kind_of_direction_is_a_column_of_points():
     moods = {"toward happy": [2.0, 3.0], "random halves": torch.tensor([0.5])}
     losses = {"toward happy": [1.1, 1.3], "random halves": [1.0]}
-    left, right = drawn(plot_steering(moods, losses)).axes
+    figure = drawn(plot_steering(moods, losses))
+    left, right = figure.axes
+    said = "toward happy 2.5 at 1.2 times the loss; random halves 0.5 at 1 times the loss."
+    assert figure.description.endswith(said)
     none, points, mean, one, _ = left.lines
     assert none.get_ydata() == [0, 0] and right.lines[0].get_ydata() == [1, 1]
     assert list(points.get_ydata()) == [2, 3] and list(mean.get_ydata()) == [2.5, 2.5]

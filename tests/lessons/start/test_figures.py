@@ -9,6 +9,7 @@ from matplotlib.patches import Rectangle
 
 from figure_checks import IDS, STRICT, TOKENS, looks_right, random_probs, random_values, words
 from tutorial_utils.decoding import top_tokens
+from tutorial_utils.draw.described import quoted
 from tutorial_utils.lessons.start import plot_pipeline
 
 pytestmark = STRICT
@@ -33,3 +34,5 @@ def test_the_pipeline_shows_all_its_parts(tokenizer, layers, times):
     assert [len(part.texts) for part in (parts[1], parts[3], parts[5])] == [2, 2, 2]  # arrows
     assert figure.get_suptitle() == "All of it"
     assert looks_right(figure) and words(figure)
+    assert figure.description.startswith(f"All of it: {len(tokens)} tokens with their ids, ")
+    assert f"Next comes {quoted(after[0][0])} {after[0][1]:.3g}, " in figure.description

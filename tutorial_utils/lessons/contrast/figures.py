@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from transformers import PreTrainedTokenizerBase
 
 from tutorial_utils.decoding import token_strings
+from tutorial_utils.draw.described import describe_figure, in_words, quoted
 from tutorial_utils.draw.figures import (
     FONT,
     MARKERS,
@@ -63,7 +64,12 @@ def plot_contrast(
     )
     _draw_divergence(left, divergence, picked, candidates)
     _draw_before_and_after(right, before, after, tokenizer, k)
-    return figure
+    bits = f"layer {picked} is picked, {in_words(divergence[picked])} bits from the last layer"
+    said = []
+    for i in dict.fromkeys([int(before.argmax()), int(after.argmax())]):
+        name = quoted(token_strings(tokenizer, [i])[0])
+        said.append(f"{name} goes from {in_words(float(before[i]))} to {in_words(float(after[i]))}")
+    return describe_figure(figure, f"{title}: {bits}. Contrasted, {' and '.join(said)}.")
 
 
 def _draw_divergence(
@@ -139,4 +145,10 @@ def plot_before_after(
         add_legend(
             panels[-1], panels[-1].collections, [*rows], frameon=True, loc="best", fontsize=8
         )
-    return figure
+    said = [
+        f"{name}, {what}: {int((after > before).sum())} of {len(before)} prompts grow, "
+        f"the mean goes from {in_words(float(before.mean()))} to {in_words(float(after.mean()))}"
+        for name, (before, rows) in groups.items()
+        for what, after in rows.items()
+    ]
+    return describe_figure(figure, f"{title}. {'; '.join(said)}.")

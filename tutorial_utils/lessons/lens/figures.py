@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from tutorial_utils.draw.described import describe_figure, in_words
 from tutorial_utils.draw.figures import MARKERS, add_legend, checked_finite, new_figure
 from tutorial_utils.draw.html import OKABE_ITO
 
@@ -41,7 +42,11 @@ def plot_answers_by_layer(
     right.yaxis.set_major_formatter("{x:g}")
     _name_layers(left, right)
     add_legend(figure, left.lines, names, loc="outside lower center", ncols=len(names))
-    return figure
+    said = [f"{n} {in_words(p)}, rank {r:g}" for n, p, r in zip(names, shares[-1], places[-1])]
+    firsts = [f"{n} {f'layer {w[0]}' if len(w := np.flatnonzero(places[:, i] == 1)) else 'none'}"
+              for i, n in enumerate(names)]  # fmt: skip
+    ends = f"{'; '.join(said)}. Rank 1 first at: {', '.join(firsts)}"
+    return describe_figure(figure, f"{title}, at the last, layer {len(shares) - 1}: {ends}.")
 
 
 def plot_answer_layers(
@@ -73,7 +78,12 @@ def plot_answer_layers(
     axes.set(xlabel="first layer at which the answer is first choice", ylabel="prompts")
     axes.spines[["top", "right"]].set_visible(False)
     add_legend(figure, axes.containers, list(layers), loc="outside right upper")
-    return figure
+    said = []
+    for kind, numbers in layers.items():
+        found = sorted(i for i in torch.as_tensor(numbers).tolist() if i >= 0)
+        span = f"at layers {found[0]} to {found[-1]}, " if found else ""
+        said.append(f"{kind} {span}{len(numbers) - len(found)} of {len(numbers)} never")
+    return describe_figure(figure, f"{title}, of layers 0 to {last}: {'; '.join(said)}.")
 
 
 def plot_spread_by_layer(
@@ -90,7 +100,12 @@ def plot_spread_by_layer(
         axes.plot(middle, marker="o", color=OKABE_ITO[4])
         axes.set(ylabel=label, ylim=(min(0, low.min()), None))
     _name_layers(*panels)
-    return figure
+    said = []
+    for label, each in values.items():
+        middle = np.median(_checked(each), axis=1)
+        said.append(f"{label} {in_words(middle[0])} to {in_words(middle[-1])}")
+    span = f"medians from layer 0 to layer {len(middle) - 1}"
+    return describe_figure(figure, f"{title}, {span}: {'; '.join(said)}.")
 
 
 def _checked(values: torch.Tensor, prompts: int | None = None) -> np.ndarray:

@@ -10,6 +10,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from tutorial_utils.draw.described import describe_figure, in_words
 from tutorial_utils.draw.figures import (
     CHARACTER,
     MARKERS,
@@ -23,6 +24,7 @@ from tutorial_utils.draw.figures import (
     new_figure,
     token_label,
 )
+from tutorial_utils.draw.heatmaps import heatmap_in_words
 from tutorial_utils.draw.html import GREY, OKABE_ITO
 
 SHARE = "share that comes back"
@@ -54,7 +56,8 @@ def plot_shares(
     axes.set_yticks(range(0, len(layers), step), map(str, layers[::step]), fontsize=9)
     axes.set_ylabel("layer")
     figure.colorbar(image, ax=axes, label=SHARE, pad=0.01)
-    return figure
+    said = heatmap_in_words(values, tokens, layers=layers, label=SHARE)
+    return describe_figure(figure, f"{title}: {said}")
 
 
 def plot_share_lines(
@@ -73,6 +76,7 @@ def plot_share_lines(
         raise ValueError(f"{len(lines)} lines cannot be told apart: give 1 to {len(OKABE_ITO)}")
     figure = new_figure(3.1, title)
     axes = figure.add_subplot()
+    said = []
     for number, (name, values) in enumerate(lines.items()):
         rows = np.atleast_2d(as_array(values))
         if rows.shape[1] != len(layers):
@@ -90,7 +94,9 @@ def plot_share_lines(
             "marker": MARKERS[number],
             "markersize": 5,
         }
-        axes.errorbar(layers, rows.mean(axis=0), spread, capsize=3, **look)
+        means = rows.mean(axis=0)
+        axes.errorbar(layers, means, spread, capsize=3, **look)
+        said.append(f"{name} {in_words(means[0])} to {in_words(means[-1])}")
     if level is not None and np.isfinite(level):
         axes.axhline(level, color="black", linestyle=":", linewidth=1)
         axes.annotate("neither ahead", (layers[0], level), xytext=(0, 3), fontsize=9,
@@ -101,7 +107,8 @@ def plot_share_lines(
     axes.spines[["top", "right"]].set_visible(False)
     columns = max(1, int(WIDTH / (11 * CHARACTER * max(map(len, lines)) + 0.6)))
     add_legend(figure, axes.containers, [*lines], loc="outside lower center", ncols=columns)
-    return figure
+    span = f"shares from layer {layers[0]} to layer {layers[-1]}"
+    return describe_figure(figure, f"{title}, {span}: {'; '.join(said)}.")
 
 
 def plot_steering(
@@ -122,7 +129,12 @@ def plot_steering(
     _strip(left, moods, 0, "change of the judged mood (logits)")
     _strip(right, losses, 1, "loss, over that without")
     right.set_ylim(bottom=0)
-    return figure
+    means = [
+        (kind, as_array(mood).mean(), as_array(loss).mean())
+        for (kind, mood), loss in zip(moods.items(), losses.values(), strict=True)
+    ]
+    said = [f"{k} {in_words(mood)} at {in_words(loss)} times the loss" for k, mood, loss in means]
+    return describe_figure(figure, f"{title}. Mean change in logits: {'; '.join(said)}.")
 
 
 def _strip(axes: Axes, columns: Mapping[str, Sequence[float]], none: float, label: str) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
+from tutorial_utils.draw.described import describe_figure
 from tutorial_utils.draw.figures import (
     as_array,
     box_rows,
@@ -15,8 +16,10 @@ from tutorial_utils.draw.figures import (
     draw_boxes,
     longest_label,
     new_figure,
+    tokens_in_words,
+    tokens_with_probs,
 )
-from tutorial_utils.draw.heatmaps import draw_heatmap
+from tutorial_utils.draw.heatmaps import draw_heatmap, heatmap_in_words
 from tutorial_utils.draw.html import OKABE_ITO
 
 
@@ -53,4 +56,5 @@ def plot_pipeline(
         arrow = {"arrowstyle": "-|>", "color": OKABE_ITO[4], "lw": 2}
         axes.annotate("", (0.05, 0.05), (0.05, 0.95), arrowprops=arrow)
         axes.text(0.08, 0.5, step, va="center", fontsize=10)
-    return figure
+    way = f"{tokens_in_words(tokens, ids)}, then {heatmap_in_words(values, tokens, label='norms')}"
+    return describe_figure(figure, f"{title}: {way} Next comes {tokens_with_probs(after)}.")
