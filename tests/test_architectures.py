@@ -14,10 +14,12 @@ import transformers
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from architectures import BATCH, LAYERS, SEQ, TABLES_HOLD, build, check_rows, inputs_of
-from tiny_models import count_hooks
+from tiny_models import NumberTokenizer, count_hooks
 from tutorial_utils import (
     edit_activations,
     find_decoder_layers,
+    next_token_logits,
+    patch_each,
     read_activations,
     record_activations,
 )
@@ -193,6 +195,39 @@ def check_lens(model: torch.nn.Module, model_type: str) -> None:
     torch.testing.assert_close(lens, logits, rtol=1e-4, atol=1e-4)
 
 
+def check_patching(model: torch.nn.Module) -> None:
+    """Patching equals passes through all layers; the estimate is right for small differences."""
+    if len(inputs_of(model)) > 1 or hasattr(model.config.get_text_config(), "num_codebooks"):
+        return  # it reads more than the ids of a text
+    tokenizer, prompt = NumberTokenizer(), "5 9 17 30"
+    own = dict(read_activations(model, torch.tensor([[5, 9, 17, 30]])))
+    other = dict(read_activations(model, torch.tensor([[8, 3, 77, 41]])))
+    noise = torch.randn(own[0].shape, generator=torch.Generator().manual_seed(4))
+    near = {layer: stream + 2e-4 * stream.std() * noise for layer, stream in own.items()}
+
+    def score(logits: torch.Tensor) -> torch.Tensor:
+        return logits[:, 7] - logits[:, 9]
+
+    def by_hand(source: dict[int, torch.Tensor]) -> torch.Tensor:
+        rows, each = [], torch.arange(4)
+        for layer, stream in source.items():
+
+            def put(hidden, stream=stream):
+                return hidden.index_put((each, each), stream[0])
+
+            with edit_activations(model, {layer: put}):
+                rows.append(score(next_token_logits(model, tokenizer, [prompt] * 4)))
+        return torch.stack(rows)
+
+    got = patch_each(model, tokenizer, prompt, other, score)
+    torch.testing.assert_close(got, by_hand(other), rtol=1e-4, atol=1e-5)
+    before = score(next_token_logits(model, tokenizer, prompt))
+    change = by_hand(near) - before
+    estimate = patch_each(model, tokenizer, prompt, near, score, approximate=True) - before
+    # Most layers: sharply curved ones, and those that choose tokens, jump.
+    assert ((estimate - change).norm(dim=1) / change.norm(dim=1)).median() < 0.05
+
+
 OUTCOMES: dict[str, str] = {}
 REASONS: dict[str, str] = {}
 
@@ -230,6 +265,7 @@ def test_model_type(model_type):
     assert ignores_mask(model) == (model_type in IGNORE_MASK) or not TABLES_HOLD
     check(model, BY_HAND.get(model_type))
     check_lens(model, model_type)
+    check_patching(model)
     check_rows(model)
     OUTCOMES[model_type] = "passed"
 

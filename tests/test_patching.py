@@ -8,6 +8,7 @@ import torch
 
 from tiny_models import count_hooks
 from tutorial_utils import (
+    edit_activations,
     encode,
     find_decoder_layers,
     next_token_logits,
@@ -88,6 +89,14 @@ def test_parts_equal_a_run_for_each_place(tiny, part, names):
     assert (got - score(next_token_logits(model, tokenizer, prompt))).abs().max() > 1e-3
 
 
+def mlp_rows(model, counts: list) -> list:
+    """Handles of hooks that note how many rows each decoder layer computes."""
+    return [
+        layer.mlp.register_forward_pre_hook(lambda m, args, i=i: counts.append((i, len(args[0]))))
+        for i, layer in enumerate(find_decoder_layers(model), start=1)
+    ]
+
+
 def test_one_pass_for_each_layer_and_progress_is_shown(tiny):
     model, tokenizer = tiny
     source_inputs, inputs, prompt = two_prompts(model, tokenizer)
@@ -100,8 +109,141 @@ def test_one_pass_for_each_layer_and_progress_is_shown(tiny):
         got = patch_each(model, tokenizer, prompt, source, score)
     handle.remove()
     seq = inputs["input_ids"].shape[1]
-    assert shapes == [(seq, seq)] * 2 and got.shape == (2, seq)
+    # One plain pass; with layers left out each pass has a row to check that this changes nothing.
+    assert shapes == [(1, seq), (seq, seq), (seq + 1, seq)] and got.shape == (2, seq)
     assert "patching" in shown.getvalue() and "/2" in shown.getvalue()
+
+
+@pytest.mark.parametrize("part", [None, "mlp"])
+def test_the_layers_below_the_patch_are_not_run_again(tiny, part):
+    model, tokenizer = tiny
+    source_inputs, inputs, prompt = two_prompts(model, tokenizer)
+    source = read_parts(model, part=part, **source_inputs) if part else None
+    source = source or read_activations(model, **source_inputs)
+    seq, ran = inputs["input_ids"].shape[1], []
+    handles = mlp_rows(model, ran)
+    patch_each(model, tokenizer, prompt, {3: source[3]}, score, part=part)
+    for handle in handles:
+        handle.remove()
+    assert ran[:4] == [(1, 1), (2, 1), (3, 1), (4, 1)]
+    assert ran[4:] == [(i, seq + 1) for i in ((3, 4) if part else (4,))]
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 9, 13, 1000])
+def test_a_pass_has_no_more_tokens_than_it_may(tiny, batch_tokens):
+    model, tokenizer = tiny
+    source_inputs, inputs, prompt = two_prompts(model, tokenizer)
+    source, seq, ran = read_activations(model, **source_inputs), inputs["input_ids"].shape[1], []
+    want = patch_each(model, tokenizer, prompt, source, score)
+    handles = mlp_rows(model, ran)
+    got = patch_each(model, tokenizer, prompt, source, score, batch_tokens=batch_tokens)
+    for handle in handles:
+        handle.remove()
+    most = max(rows for _, rows in ran)
+    assert most == min(max(1, batch_tokens // seq), seq + 1)
+    torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
+
+
+def slow_way(model, tokenizer, prompt, source) -> torch.Tensor:
+    rows, each = [], torch.arange(next(iter(source.values())).shape[1])
+    for layer, stream in source.items():
+
+        def put(hidden, stream=stream):
+            return hidden.index_put((each, each), stream[0])
+
+        with edit_activations(model, {layer: put}):
+            rows.append(score(next_token_logits(model, tokenizer, [prompt] * len(each))))
+    return torch.stack(rows)
+
+
+@pytest.mark.parametrize("otherwise", ["nothing", "an error"])
+def test_a_model_whose_layers_hand_on_more_than_the_stream(tiny, otherwise):
+    """What the first layer's MLP gives reaches the third layer by another way."""
+    model, tokenizer = tiny
+    source_inputs, inputs, prompt = two_prompts(model, tokenizer)
+    source, layers, handed = (
+        read_activations(model, **source_inputs),
+        find_decoder_layers(model),
+        {},
+    )
+
+    def hand_on(module, args, output):
+        handed["on"] = output
+
+    def take(module, args, output):
+        return output + (handed.pop("on") if otherwise == "an error" else handed.pop("on", 0))
+
+    handles = [layers[0].mlp.register_forward_hook(hand_on)]
+    handles.append(layers[2].mlp.register_forward_hook(take))
+    want, ran = slow_way(model, tokenizer, prompt, source), []
+    handles += mlp_rows(model, ran)
+    got = patch_each(model, tokenizer, prompt, source, score)
+    for handle in handles:
+        handle.remove()
+    torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4)
+    seq = inputs["input_ids"].shape[1]
+    assert ran.count((1, seq)) == 5  # the slow way at each layer
+
+
+def test_what_a_block_around_it_edits_is_edited_once(tiny):
+    model, tokenizer = tiny
+    source_inputs, _, prompt = two_prompts(model, tokenizer)
+    source = read_activations(model, **source_inputs)
+    with edit_activations(model, {2: lambda hidden: hidden + 0.3, 3: lambda hidden: hidden * 2}):
+        want = slow_way(model, tokenizer, prompt, source)
+        got = patch_each(model, tokenizer, prompt, source, score)
+    torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("part", [None, "attention", "mlp"])
+def test_the_estimate_is_difference_times_gradient(tiny, part):
+    model, tokenizer = tiny
+    source_inputs, inputs, prompt = two_prompts(model, tokenizer)
+
+    def read(given):
+        return read_parts(model, part=part, **given) if part else read_activations(model, **given)
+
+    own, other = read(inputs), read(source_inputs)
+    before = score(next_token_logits(model, tokenizer, prompt))
+    near = {i: own[i] + 1e-3 * (other[i] - own[i]) for i in own}
+    exact = patch_each(model, tokenizer, prompt, near, score, part=part) - before
+    for frozen in (True, False):
+        model.requires_grad_(not frozen)
+        whole = patch_each(model, tokenizer, prompt, other, score, part=part, approximate=True)
+        assert whole.shape == exact.shape and whole.dtype == torch.float32
+        assert not whole.requires_grad
+        gain = (whole - before) * 1e-3  # linear in the difference
+        assert (gain - exact).norm() < 0.02 * exact.norm()
+    assert all(parameter.grad is None for parameter in model.parameters())
+    some = {3: other[3], 1: other[1]}
+    few = patch_each(model, tokenizer, prompt, some, score, part=part, approximate=True)
+    torch.testing.assert_close(few, whole[[[*other].index(3), [*other].index(1)]])
+    with torch.no_grad(), torch.inference_mode():
+        again = patch_each(model, tokenizer, prompt, some, score, part=part, approximate=True)
+    torch.testing.assert_close(again, few)
+
+
+def test_the_estimate_takes_one_pass(tiny):
+    model, tokenizer = tiny
+    source_inputs, _, prompt = two_prompts(model, tokenizer)
+    source, ran, hooks = read_activations(model, **source_inputs), [], count_hooks(model)
+    handles = mlp_rows(model, ran)
+    patch_each(model, tokenizer, prompt, source, score, approximate=True)
+    for handle in handles:
+        handle.remove()
+    assert ran == [(1, 1), (2, 1), (3, 1), (4, 1)] and count_hooks(model) == hooks
+
+
+def test_a_score_without_a_gradient_cannot_be_estimated(tiny):
+    model, tokenizer = tiny
+    source = read_activations(model, **two_prompts(model, tokenizer)[0])
+
+    def first_choice(logits):
+        return logits.argmax(dim=-1) == 7
+
+    assert patch_each(model, tokenizer, "Trump works at", source, first_choice).max() <= 1
+    with pytest.raises(ValueError, match="has no gradient, as where it counts"):
+        patch_each(model, tokenizer, "Trump works at", source, first_choice, approximate=True)
 
 
 def test_nothing_is_left_or_changed(tiny):
@@ -110,6 +252,7 @@ def test_nothing_is_left_or_changed(tiny):
     source = {i: h.clone() for i, h in read_activations(model, **source_inputs).items()}
     before, hooks = {i: h.clone() for i, h in source.items()}, count_hooks(model)
     patch_each(model, tokenizer, prompt, source, score)
+    assert not any("forward" in vars(layer) for layer in find_decoder_layers(model))
 
     def breaks(logits):
         raise RuntimeError("the score broke")
@@ -148,6 +291,8 @@ def test_wrong_sources_and_scores(tiny):
 def test_several_prompts_are_refused(tiny):
     with pytest.raises(ValueError, match="prompt must be one string"):
         patch_each(*tiny, [CLEAN], {}, score)
+    with pytest.raises(ValueError, match="batch_tokens is 0"):
+        patch_each(*tiny, CLEAN, {}, score, batch_tokens=0)
 
 
 def shares_of(pocket, source_ids, clean=CLEAN, corrupted=CORRUPTED, answers=(" Paris", " Rome")):

@@ -40,12 +40,19 @@ def forward_pass(
 
     `mask` (batch, all tokens) also covers the tokens in the KV cache, which come before `ids`.
     """
+    return model(**pass_inputs(model, ids, mask, **options))
+
+
+def pass_inputs(
+    model: PreTrainedModel, ids: torch.Tensor, mask: torch.Tensor, **options: object
+) -> dict[str, Any]:
+    """What `forward_pass` gives the model."""
     options = {"logits_to_keep": 1, **options}
     if not numbers_from_padding(model):  # by itself it may count padding, or forget the KV cache
         options["position_ids"] = (mask.cumsum(dim=-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
     known = inspect.signature(model.forward).parameters  # not every architecture takes all of them
     options = {name: value for name, value in options.items() if name in known}
-    return model(input_ids=ids, attention_mask=mask, **options)
+    return {"input_ids": ids, "attention_mask": mask, **options}
 
 
 def next_token_logits(

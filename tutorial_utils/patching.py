@@ -2,23 +2,31 @@
 
 Two prompts of as many tokens are run, and an activation of the one is put into the run of the other
 (Vig et al. 2020, arXiv:2004.12265; Meng et al. 2022, arXiv:2202.05262). By hand: the lesson on
-patching and steering.
+patching and steering. Attribution patching estimates the same from gradients (Nanda 2023,
+"Attribution Patching: Activation Patching At Industrial Scale"; Kramár et al. 2024,
+arXiv:2403.00745).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from tutorial_utils.activations.parts import hooked_part
+from tutorial_utils.activations.inputs import input_device
+from tutorial_utils.activations.layers import layer_numbers, locate
+from tutorial_utils.activations.parts import find_part, hooked_part
 from tutorial_utils.activations.record_and_edit import edit_activations
-from tutorial_utils.decoding import next_token_logits
+from tutorial_utils.activations.skip import Outputs, record_outputs, skip_layers
+from tutorial_utils.decoding import forward_pass, pass_inputs
 from tutorial_utils.encoding import prompt_ids
+
+Score = Callable[[Tensor], Tensor]
 
 
 def patch_each(
@@ -26,9 +34,11 @@ def patch_each(
     tokenizer: PreTrainedTokenizerBase,
     prompt: str,
     source: Mapping[int, Tensor],
-    score: Callable[[Tensor], Tensor],
+    score: Score,
     *,
     part: str | None = None,
+    approximate: bool = False,
+    batch_tokens: int = 4096,
 ) -> Tensor:
     """Patch `prompt` at each layer and token in turn, and score what the model says next.
 
@@ -39,34 +49,147 @@ def patch_each(
             (batch,).
         part: None patches the residual stream; "attention" or "mlp" what that part of each decoder
             layer gives out, before it is added to the stream.
+        approximate: True estimates all scores at once, from one pass and its gradients: score plus
+            difference times gradient. `score` must then be differentiable. It is exact only where
+            the score is linear in the activation: check what matters without it.
+        batch_tokens: the tokens that one forward pass may have; one prompt always fits.
 
-    Gives the scores (layers, seq), float32 on the CPU, rows in the order of `source`. All tokens of
-    a layer share one forward pass: row p of its batch is the prompt with token p patched. A bar
-    shows the progress. By hand: the lesson on patching and steering.
+    Gives the scores (layers, seq), float32 on the CPU, rows in the order of `source`. Row p of a
+    batch is the prompt with token p patched. Decoder layers below the patch give what they gave
+    without it, and are not run again, except in a model where that changes the answer. A bar shows
+    the progress. By hand: the lesson on patching and steering.
     """
     if not isinstance(prompt, str):
         raise ValueError(f"prompt must be one string, not {prompt!r:.80}")
-    seq = len(prompt_ids(model, tokenizer, prompt)[0])
+    if batch_tokens < 1:
+        raise ValueError(f"batch_tokens is {batch_tokens}: it must be at least 1")
+    ids = torch.tensor(prompt_ids(model, tokenizer, prompt), device=input_device(model))
+    seq = ids.shape[1]
     _check_source(source, seq)
-    each = torch.arange(seq)
-    scores = []
-    for layer, activation in tqdm(source.items(), desc="patching", unit="layer", leave=False):
+    below = {layer: _layers_below(model, layer, part) for layer in source}
+    if approximate:
+        return _estimate(model, ids, source, score, part)
+    with record_outputs(model) as outputs:
+        plain = _logits(model, ids)
 
-        def put(hidden: Tensor, activation: Tensor = activation) -> Tensor:
-            patched = hidden.clone()  # (seq copies of the prompt, seq, hidden)
-            patched[each, each] = activation[0].to(hidden)
-            return patched
+    def sweep(layer: int, skipped: int) -> Tensor | None:
+        """The scores (seq,) of a layer; None where the model needs the layers left out."""
+        row = []
+        places = torch.arange(-1 if skipped else 0, seq)  # -1 is the prompt as it is
+        for tokens in places.split(max(1, batch_tokens // seq)):
+            put = _patch(source[layer], tokens)
+            with _edited(model, layer, len(tokens), put, part):
+                logits = _logits_above(model, ids.expand(len(tokens), -1), outputs, skipped)
+            is_first = tokens[0] == -1
+            if logits is None or (is_first and not _is_same(logits[:1], plain, model.dtype)):
+                return None
+            logits = logits[1:] if is_first else logits
+            if len(logits):
+                row.append(_scores(score, logits))
+        return torch.cat(row)
 
-        with _edited(model, layer, seq, put, part):
-            row = score(next_token_logits(model, tokenizer, [prompt] * seq))
-        if not isinstance(row, Tensor) or row.shape != (seq,):
-            given = tuple(row.shape) if isinstance(row, Tensor) else type(row).__name__
-            raise ValueError(
-                f"score must give one number for each row of logits (batch, vocab), here a tensor "
-                f"of shape ({seq},), and it gave {given}"
-            )
-        scores.append(row.float().cpu())
+    scores: list[Any] = []
+    for layer in tqdm(source, desc="patching", unit="layer", leave=False):
+        row = sweep(layer, below[layer])
+        if row is None:  # with all layers, and those that follow likewise
+            below = dict.fromkeys(below, 0)
+            row = sweep(layer, 0)
+        scores.append(row)
     return torch.stack(scores)
+
+
+def _logits(model: PreTrainedModel, ids: Tensor) -> Tensor:
+    """Next-token logits (batch, vocab) of `ids` (batch, seq), none of which is padding."""
+    return forward_pass(model, ids, torch.ones_like(ids), use_cache=False).logits[:, -1].float()
+
+
+def _logits_above(
+    model: PreTrainedModel, ids: Tensor, outputs: Outputs, skipped: int
+) -> Tensor | None:
+    """Next-token logits without the first layers; None where the model does not run without."""
+    try:
+        with skip_layers(model, outputs, skipped):
+            return _logits(model, ids)
+    except torch.cuda.OutOfMemoryError:
+        raise
+    except Exception:  # whatever a layer misses that another one has not left for it
+        if skipped:
+            return None
+        raise
+
+
+def _patch(activation: Tensor, tokens: Tensor) -> Callable[[Tensor], Tensor]:
+    """Puts `activation` (1, seq, hidden) into row i at the place `tokens[i]`, unless that is -1."""
+
+    def put(hidden: Tensor) -> Tensor:
+        patched = hidden.clone()
+        rows = (tokens >= 0).nonzero()[:, 0]
+        patched[rows, tokens[rows]] = activation[0, tokens[rows]].to(hidden)
+        return patched
+
+    return put
+
+
+def _is_same(logits: Tensor, plain: Tensor, dtype: torch.dtype) -> bool:
+    """Whether both are the same, to what comes of rounding in `dtype`."""
+    largest = plain.nan_to_num(0, 0, 0).abs().max().item()
+    return torch.allclose(logits, plain, rtol=0, atol=torch.finfo(dtype).eps ** 0.5 * largest)
+
+
+def _scores(score: Score, logits: Tensor) -> Tensor:
+    """What `score` makes of each row of logits, float32 on the CPU."""
+    row, count = score(logits), len(logits)
+    if not isinstance(row, Tensor) or row.shape != (count,):
+        given = tuple(row.shape) if isinstance(row, Tensor) else type(row).__name__
+        raise ValueError(
+            f"score must give one number for each row of logits (batch, vocab), here a tensor "
+            f"of shape ({count},), and it gave {given}"
+        )
+    return row.float().cpu()
+
+
+def _estimate(
+    model: PreTrainedModel,
+    ids: Tensor,
+    source: Mapping[int, Tensor],
+    score: Score,
+    part: str | None,
+) -> Tensor:
+    """The scores (layers, seq) to first order: the score and, for each place, what it gains."""
+    own: dict[int, Tensor] = {}
+    zeros: dict[int, Tensor] = {}  # added to the activations, so that gradients begin there
+
+    with torch.inference_mode(False), torch.enable_grad(), ExitStack() as stack:
+        for layer in source:
+
+            def add_zeros(hidden: Tensor, layer: int = layer) -> Tensor:
+                own[layer] = hidden.detach()
+                zeros[layer] = torch.zeros_like(hidden, requires_grad=True)
+                return hidden + zeros[layer]
+
+            stack.enter_context(_edited(model, layer, 1, add_zeros, part))
+        inputs = pass_inputs(model, ids.clone(), torch.ones_like(ids), use_cache=False)
+        total = _scores(score, model(**inputs).logits[:, -1].float())
+        if not total.requires_grad:
+            raise ValueError(
+                "this score has no gradient, as where it counts or compares: give one that is a "
+                "smooth function of the logits, such as a difference of two, or leave "
+                "approximate=True out"
+            )
+        gradients = torch.autograd.grad(total.sum(), [zeros[layer] for layer in source])
+    gains = [
+        ((source[layer].to(own[layer]) - own[layer]).float() * gradient.float()).sum(dim=-1).cpu()
+        for layer, gradient in zip(source, gradients)
+    ]
+    return total.detach() + torch.cat(gains)
+
+
+def _layers_below(model: nn.Module, layer: int, part: str | None) -> int:
+    """How many decoder layers come before a patch; ValueError for one that is not there."""
+    if part is None:
+        return layer_numbers(layer, len(locate(model).layers))[0]
+    find_part(model, part, layer)
+    return layer - 1
 
 
 def _check_source(source: Mapping[int, Tensor], seq: int) -> None:

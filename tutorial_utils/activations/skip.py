@@ -1,0 +1,65 @@
+"""Leave out decoder layers whose result is known: many passes that differ from some layer on.
+
+A pass goes through the whole model, so that masks, positions and last steps are the model's own.
+Only the layers that are left out do not compute: each gives what it gave before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+from unittest import mock
+
+from torch import Tensor, nn
+
+from tutorial_utils.activations.hooks import hooked_modules
+from tutorial_utils.activations.layers import locate
+
+Outputs = dict[int, Any]  # what each decoder layer gave, by its number, from 1
+
+
+@contextmanager
+def record_outputs(model: nn.Module) -> Iterator[Outputs]:
+    """Keep what each decoder layer gives out in the block, whatever its form, for `skip_layers`."""
+    kept: Outputs = {}
+
+    def keep_as(number: int) -> Callable:
+        def hook(layer: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
+            is_many = isinstance(output, (tuple, list))
+            hidden = (output[0] if is_many else output).clone()  # later layers may change it
+            kept[number] = type(output)([hidden, *output[1:]]) if is_many else hidden
+
+        return hook
+
+    where = locate(model)
+    hooks = [
+        (layer.register_forward_hook, keep_as(number))
+        for number, layer in enumerate(where.layers, start=1)
+    ]
+    with hooked_modules(where, hooks):
+        yield kept
+
+
+@contextmanager
+def skip_layers(model: nn.Module, outputs: Outputs, below: int) -> Iterator[None]:
+    """Run the model in the block without its decoder layers 1 to `below`.
+
+    `outputs` are those of a pass over one prompt, and all rows of a pass in the block are that
+    prompt. Hooks on the layers still run. What a layer hands to a later one by another way than
+    its output is missing: compare a pass with one that leaves out nothing.
+    """
+
+    def give(output: Any) -> Callable:
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            given = args[0] if args else kwargs.get("hidden_states", next(iter(kwargs.values())))
+            if isinstance(output, Tensor):
+                return output.repeat(len(given), 1, 1)
+            return type(output)([output[0].repeat(len(given), 1, 1), *output[1:]])
+
+        return forward
+
+    with ExitStack() as stack:
+        for number, layer in enumerate(locate(model).layers[:below], start=1):
+            stack.enter_context(mock.patch.object(layer, "forward", give(outputs[number])))
+        yield
