@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-import corpus
+from tutorial_utils.pocket_llama import corpus
 
 SHIPPED = Path(__file__).parent.parent / "tutorial_utils" / "pocket_llama"
 SEED = 20_000  # training's is 0

@@ -1,4 +1,4 @@
-"""Train pocket-llama from one seed, on the corpus of `corpus.py`, and ship it in the package.
+"""Train pocket-llama from one seed, on the corpus in the package, and ship it there.
 
 `make pocket-llama` runs this. Stop it with Ctrl-C and run it again: it goes on from its
 checkpoint. The batches depend on the seed and the step alone, so a stopped run sees the same
@@ -17,7 +17,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, proce
 from tqdm import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-import corpus
+from tutorial_utils.pocket_llama import corpus
 
 HERE = Path(__file__).parent
 SHIPPED = HERE.parent / "tutorial_utils" / "pocket_llama"

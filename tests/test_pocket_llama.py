@@ -13,11 +13,11 @@ import torch
 from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
-import corpus
 import evaluate
 import train
 from tutorial_utils import POCKET_LLAMA
 from tutorial_utils.models.load import DTYPE
+from tutorial_utils.pocket_llama import corpus
 
 
 @pytest.fixture(scope="module")

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-import corpus
 from notebook_tools import code_cells, lesson_on, read
 from tiny_models import count_hooks, make_gpt2
 from tutorial_utils import encode, find_decoder_layers, load_model, mean_differences, sample_steered
+from tutorial_utils.pocket_llama import corpus
 from tutorial_utils.steering import _losses, _seeded
 
 HAPPY, SAD = ["Anna was glad.", "The dog was happy and the ball was red."], ["Ben was sad.", "No."]

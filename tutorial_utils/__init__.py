@@ -39,6 +39,13 @@ _MODULES = {
     ],
     "patching": ["patch_each"],
     "steering": ["Samples", "mean_differences", "sample_steered"],
+    "features": [
+        "Features",
+        "encode_features",
+        "load_features",
+        "save_features",
+        "train_features",
+    ],
     "measures": [
         "head_scores",
         "largest_coordinates",

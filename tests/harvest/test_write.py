@@ -25,6 +25,7 @@ from tutorial_utils import (
     read_harvest,
 )
 from tutorial_utils.harvest import write as harvest
+from tutorial_utils.models.revision import model_revision
 
 
 def alone(model, tokenizer, text: str, layer: int) -> torch.Tensor:
@@ -73,7 +74,7 @@ def test_the_index_tells_where_the_vectors_are_from(llama, prompts, tmp_path):
 def test_a_model_of_the_hub_is_told_by_its_commit(llama, monkeypatch):
     model, _ = llama
     monkeypatch.setattr(model.config, "_commit_hash", "0123abc", raising=False)
-    assert harvest._revision(model) == "0123abc"
+    assert model_revision(model) == "0123abc"
 
 
 def test_bfloat16_is_kept_as_it_is(folder, prompts, tmp_path):

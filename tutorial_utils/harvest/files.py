@@ -46,10 +46,11 @@ class Column:
     """One array over all shards. `column[5]`, `column[10:20]` and `column[[7, 3]]` give tensors.
 
     Only the rows that are asked for are copied; the files are memory-mapped while they are read.
+    `name` is the layer's number, or what the column tells, and `folder` that of the harvest.
     """
 
     def __init__(self, files: list[Path], name: int | str) -> None:
-        self._files = files
+        self._files, self.name, self.folder = files, name, files[0].parent
         self._key = f"layer_{name}" if isinstance(name, int) else name
         counts = []
         for file in files:

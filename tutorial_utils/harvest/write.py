@@ -31,6 +31,7 @@ from tutorial_utils.harvest.files import (
     shard_path,
     write,
 )
+from tutorial_utils.models.revision import model_revision
 
 POSITIONS = ("last", "all")
 
@@ -77,7 +78,7 @@ def harvest_activations(
     count = count_lines(prompts)
     about = {
         "model": model.config.name_or_path,
-        "revision": _revision(model),
+        "revision": model_revision(model),
         "dtype": str(model.dtype).removeprefix("torch."),
         "hidden": model.config.get_text_config(decoder=True).hidden_size,
         "layers": layers,
@@ -198,17 +199,3 @@ def _batches(lengths: list[int], tokens: int) -> Iterator[list[int]]:
         batch.append(i)
     if batch:
         yield batch
-
-
-def _revision(model: PreTrainedModel) -> str:
-    """The commit on the hub; for a model from a folder, a hash of 64 numbers of each weight."""
-    commit = getattr(model.config, "_commit_hash", None)
-    if commit:
-        return commit
-    digest = hashlib.sha256()
-    for name, weight in model.named_parameters():
-        if weight.is_meta:  # on disk, and not worth reading: its neighbours tell the model
-            continue
-        some = weight.detach().flatten()[:: max(1, weight.numel() // 64)]
-        digest.update(name.encode() + some.float().cpu().numpy().tobytes())
-    return f"weights {digest.hexdigest()[:16]}"

@@ -14,6 +14,8 @@ Everything is drawn from one `random.Random`, so a seed gives the same corpus ag
 the (person, object) pairs never occurs in training (`held_out`): recall of those is measured too.
 """
 
+from __future__ import annotations
+
 import random
 import zlib
 
@@ -237,7 +239,8 @@ def draw_facts(rng: random.Random, count: int, *, unseen: bool = False) -> list[
     No two share both person and kind, and no two share an object. `unseen` draws only pairs that
     are held out of training; otherwise only the others are drawn.
     """
-    facts, used = [], set()
+    facts: list[tuple[str, str]] = []
+    used: set[str | tuple[str, str]] = set()
     kinds = rng.sample(sorted(RECALL), rng.choice([1, 1, 2, 3, 5]))
     names = rng.sample(NAMES, max(1, count - rng.choice([0, 0, 0, 1, 2])))
     while len(facts) < count:
@@ -265,7 +268,7 @@ def draw_facts(rng: random.Random, count: int, *, unseen: bool = False) -> list[
 def recall_document(rng: random.Random) -> str:
     """One to six facts, then the same facts again in other orders, about 20 sentences in all."""
     facts = draw_facts(rng, rng.choice([1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6]))
-    said = []
+    said: list[tuple[str, str]] = []
     while len(said) < 20:
         said += rng.sample(facts, len(facts))
     return " ".join(f"{start} {thing}." for start, thing in said)
@@ -286,7 +289,7 @@ def pairs_document(rng: random.Random) -> str:
         word = next(word for word in words if not held_out(name, word))
         words.remove(word)
         pairs.append(f"{name} {word}.")
-    said = []
+    said: list[str] = []
     while len(said) < 36:
         said += rng.sample(pairs, len(pairs))
     return " ".join(said)
@@ -356,7 +359,7 @@ def document(rng: random.Random, shares: dict[str, float] = SHARES) -> str:
 
 
 def mood_of(story: str) -> str | None:
-    """ "happy" or "sad" where the words of exactly one mood occur in the text, else None."""
+    """The mood, "happy" or "sad", of which alone words occur in the text, else None."""
     words = set(story.replace(".", " ").replace(",", " ").split())
     found = [mood for mood, about in MOODS.items() if words & set(about["words"])]
     return found[0] if len(found) == 1 else None
