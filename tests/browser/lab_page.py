@@ -11,9 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import nbformat
 from playwright.sync_api import ConsoleMessage, Locator, Page, expect
 
-from notebook_tools import read, tags
+from notebook_tools import new_notebook, read, tags
 
 SCREENSHOTS = Path(__file__).parent / "screenshots"
 SECONDS = 180  # for a lesson on a busy machine
@@ -157,6 +158,16 @@ class LabPage:
 
     def shoot(self, widget: Locator, name: str) -> None:
         widget.screenshot(path=SCREENSHOTS / f"{self.name[:2]}_{name}.png")
+
+
+def run_cells(page: Page, server: Server, *sources: str) -> LabPage:
+    """A notebook of these cells, run."""
+    name = f"made_{len(list(server.folder.iterdir()))}.ipynb"
+    nbformat.write(new_notebook(*sources, tags=("widget",)), server.folder / name)
+    made = LabPage(page, server, name)
+    made.open()
+    made.run_all()
+    return made
 
 
 def wait_until(is_true: Callable[[], bool], otherwise: str, seconds: float = SECONDS) -> None:

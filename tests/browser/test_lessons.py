@@ -9,8 +9,8 @@ import pytest
 from nbconvert import HTMLExporter
 from playwright.sync_api import expect
 
-from lab_page import SCREENSHOTS, LabPage, button, press, wait_until
-from notebook_tools import LESSONS, NOTEBOOKS, lesson_on, new_notebook, read, tags
+from lab_page import SCREENSHOTS, LabPage, button, press, run_cells, wait_until
+from notebook_tools import LESSONS, NOTEBOOKS, lesson_on, read, tags
 
 NAMES = [path.name for path in LESSONS]
 WITH_WIDGETS = [
@@ -109,16 +109,6 @@ def divide(change):
 slider.observe(divide, "value")
 widgets.VBox([slider, message])
 """
-
-
-def run_cells(page, server, *sources: str) -> LabPage:
-    """A notebook of these cells, run."""
-    name = f"made_{len(list(server.folder.iterdir()))}.ipynb"
-    nbformat.write(new_notebook(*sources, tags=("widget",)), server.folder / name)
-    made = LabPage(page, server, name)
-    made.open()
-    made.run_all()
-    return made
 
 
 def test_an_error_in_a_callback_is_seen_and_fails_a_test(page, server):

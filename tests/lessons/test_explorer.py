@@ -35,6 +35,7 @@ from tutorial_utils.lessons.explorer import (
     escape,
     message_line,
 )
+from tutorial_utils.lessons.layer import explore_attention
 from tutorial_utils.lessons.lens import explore_lens
 from tutorial_utils.lessons.patching import explore_steering
 from tutorial_utils.lessons.softmax import explore_softmax
@@ -58,6 +59,7 @@ def make(tmp_path_factory):
         softmax=lambda: explore_softmax(logits, tokenizer),
         decoding=lambda: step_decoding(model, tokenizer, PROMPT),
         activations=lambda: explore_activations(activations, tokens),
+        layer=lambda: explore_attention(model, tokenizer, PROMPT),
         lens=lambda: explore_lens(model, tokenizer, PROMPT),
         contrast=lambda: explore_contrast(model, tokenizer, PROMPT),
         patching=lambda: explore_steering(model, tokenizer, directions, PROMPT),
@@ -70,6 +72,7 @@ CALLS = {
     "softmax": ("filtered_choice", "Temperature", 2.0, 1.0),
     "decoding": ("continue_prompt", "Prompt", "x", "y"),
     "activations": ("heatmap_html", "Token", 1, 2),
+    "layer": ("read_attention", "Prompt", "x", "y"),
     "lens": ("lens_choices", "Prompt", "x", "y"),
     "contrast": ("logit_lens", "Prompt", "x", "y"),
     "patching": ("sample_steered", "Strength", 3, 4),

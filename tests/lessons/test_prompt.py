@@ -10,6 +10,7 @@ from tutorial_utils import encode, load_model, mean_differences, token_strings
 from tutorial_utils.lessons.contrast import explore_contrast
 from tutorial_utils.lessons.decoding import step_decoding
 from tutorial_utils.lessons.explorer import message_line
+from tutorial_utils.lessons.layer import explore_attention
 from tutorial_utils.lessons.lens import explore_lens
 from tutorial_utils.lessons.patching import explore_steering
 from tutorial_utils.lessons.prompt import (
@@ -31,12 +32,17 @@ def llama(tmp_path_factory):
     return load_model(make_llama(tmp_path_factory.mktemp("llama"), context=64))
 
 
-@pytest.fixture(params=["decoding", "lens", "contrast", "patching"])
+@pytest.fixture(params=["decoding", "layer", "lens", "contrast", "patching"])
 def explorer(request, llama):
     if request.param == "patching":
         directions = mean_differences(*llama, ["Anna was glad."], ["Ben was sad."])
         return explore_steering(*llama, directions, PROMPT)
-    explore = {"decoding": step_decoding, "lens": explore_lens, "contrast": explore_contrast}
+    explore = {
+        "contrast": explore_contrast,
+        "decoding": step_decoding,
+        "layer": explore_attention,
+        "lens": explore_lens,
+    }
     return explore[request.param](*llama, PROMPT)
 
 

@@ -58,6 +58,10 @@ def tell_mistake(message: widgets.HTML, error: ValueError) -> None:
     message.value = escape(f"{said[:1].upper()}{said[1:]}.")
 
 
+class Refused(ValueError):
+    """A prompt that the model could read and the explorer cannot show: another one can be typed."""
+
+
 class LastTokens(NamedTuple):
     """A prompt as the model reads it, and the last tokens of it, which an explorer shows."""
 
@@ -108,10 +112,15 @@ class PromptReader(Generic[View]):
         def read_again(_: object) -> None:
             with errors_shown(self.message, "The model reads the prompt …", drawings):
                 self._refused = True
-                if explain_if_unreadable(*self._inputs, self.field.value, self.message):
+                if not explain_if_unreadable(*self._inputs, self.field.value, self.message):
+                    return
+                try:
                     self.view = self._read(*self._inputs, self.field.value)
-                    self._refused = False
-                    draw()
+                except Refused as error:
+                    tell_mistake(self.message, error)
+                    return
+                self._refused = False
+                draw()
 
         self.field.observe(read_again, "value")
         self.redrawing(draw)()

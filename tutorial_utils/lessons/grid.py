@@ -1,0 +1,146 @@
+"""A grid of cells to pick one from, with mouse or keyboard: the maps of the explorers.
+
+One `ToggleButtons`, laid out and coloured by CSS: a model of 1,024 heads is still one widget.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import count
+from typing import Any, NamedTuple
+
+import ipywidgets as widgets
+from matplotlib import colormaps
+from matplotlib.colors import to_hex
+
+from tutorial_utils.draw.html import GREY, MONO, ink_on
+from tutorial_utils.lessons.explorer import SYNC_WHILE_DRAGGING
+
+PICKED = "#D55E00"  # the frame of what is picked
+_numbers = count(1)  # tells the grids of a page apart
+
+
+class Look(NamedTuple):
+    """How a cell looks: its CSS, the plain text under its label, the CSS of the picture above."""
+
+    css: str
+    text: str
+    picture: str = ""
+
+
+class CellGrid(widgets.VBox):
+    """Cells in rows and columns; `picked` is the (row, column) of one of them.
+
+    Row 0 is at the bottom, as layer 0 is in the figures. A cell is picked with a click, or with the
+    sliders `row` and `column`, which have these names and are placed by the explorer. `wraps` lays
+    the cells out like words, in as many lines as they take.
+    """
+
+    picked = (0, 0)
+
+    def __init__(self, name: str, row: str, column: str, *, wraps: bool = False) -> None:
+        self.buttons = widgets.ToggleButtons(options=[" "], description=name)
+        self.row, self.column = (
+            widgets.SelectionSlider(
+                options=[" "], description=text, continuous_update=SYNC_WHILE_DRAGGING
+            )
+            for text in (row, column)
+        )
+        self._name, self._busy, self._wraps = f"cells{next(_numbers)}", False, wraps
+        self._looks, self._mark = (widgets.HTML(layout={"display": "none"}) for _ in range(2))
+        self.buttons.add_class(self._name)
+        box = {"overflow": "auto", "max_width": "100%", "max_height": "600px"}
+        super().__init__([self.buttons, self._looks, self._mark], layout=widgets.Layout(**box))
+        self.buttons.observe(self._from_buttons, "index")
+        for slider in (self.row, self.column):
+            slider.observe(self._from_sliders, "index")
+        self._told: Callable[[], None] = lambda: None
+
+    def on_pick(self, callback: Callable[[], None]) -> None:
+        """Call this after each pick of the reader's; `offer` is none."""
+        self._told = callback
+
+    def offer(
+        self,
+        rows: Sequence[str],
+        columns: Sequence[str],
+        labels: Sequence[Sequence[str]],
+        picked: tuple[int, int],
+    ) -> None:
+        """Offer other cells: the names on the sliders, and a label for each cell, all different."""
+        self._busy = True
+        try:
+            self.row.options, self.column.options = rows, columns
+            self.buttons.options = [label for row in reversed(labels) for label in row]
+        finally:
+            self._busy = False
+        self._follow(picked)
+
+    def paint(self, css: str, cells: Sequence[Sequence[Look]], picture: str = "") -> None:
+        """Colour the cells, write a text under each label, and put a picture above it.
+
+        `css` is that of all cells, `picture` that of the box above all labels.
+        """
+        display = "grid;justify-content:start"
+        columns = f"grid-template-columns:repeat({len(cells[0])},auto)"
+        if self._wraps:
+            display, columns = "flex;flex-wrap:wrap", ""
+        rules = [
+            f"{self._all} {{flex-direction:column;overflow:visible;width:auto;height:auto}}",
+            f"{self._all} > label {{width:auto;text-align:left;font-weight:bold}}",
+            f"{self._all} > div {{display:{display};gap:3px;padding:4px;{columns}}}",
+            f"{self._all} button {{width:auto;height:auto;margin:0;padding:2px 4px;{MONO};"
+            f"line-height:1.3;overflow:visible;{css}}}",
+            f"{self._all} button::after {{display:block;text-align:center}}",
+        ]
+        if picture:
+            rules.append(f'{self._all} button::before {{content:"";display:block;{picture}}}')
+        looks = [look for row in reversed(cells) for look in row]
+        for place, look in enumerate(looks, start=1):
+            rules.append(f"{self._cell(place)} {{{look.css}}}")
+            rules.append(f'{self._cell(place)}::after {{content:"{look.text}"}}')
+            if look.picture:
+                rules.append(f"{self._cell(place)}::before {{{look.picture}}}")
+        self._looks.value = f"<style>{''.join(rules)}</style>"
+
+    @property
+    def _all(self) -> str:
+        return f".{self._name}.{self._name}"  # twice: it goes before what ipywidgets says
+
+    def _cell(self, number: int) -> str:
+        return f"{self._all} button:nth-child({number})"
+
+    def _from_buttons(self, change: Any) -> None:
+        if not self._busy:
+            row, column = divmod(change.new, len(self.column.options))
+            self._follow((len(self.row.options) - 1 - row, column))
+            self._told()
+
+    def _from_sliders(self, _: Any) -> None:
+        if not self._busy:
+            self._follow((self.row.index, self.column.index))
+            self._told()
+
+    def _follow(self, picked: tuple[int, int]) -> None:
+        """Bring buttons, sliders and the frame to the picked cell."""
+        self.picked, self._busy = picked, True
+        try:
+            self.row.index, self.column.index = picked
+            row = len(self.row.options) - 1 - picked[0]
+            self.buttons.index = row * len(self.column.options) + picked[1]
+            frame = f"outline:3px solid {PICKED};outline-offset:0"
+            cell = self._cell(self.buttons.index + 1)
+            self._mark.value = f"<style>{cell} {{{frame}}}</style>"
+        finally:
+            self._busy = False
+
+
+def look_of(value: float, colors: str) -> str:
+    """CSS of a cell that shows a number from 0 to 1 by its colour."""
+    color = shade(value, colors)
+    return f"background-color:{color};color:{ink_on(color)}"
+
+
+def shade(value: float, colors: str) -> str:
+    """The colour of a number from 0 to 1; grey where it is none."""
+    return GREY if value != value else to_hex(colormaps[colors](value))
