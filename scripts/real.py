@@ -82,7 +82,8 @@ def result_file(nb: NotebookNode) -> Path:
 async def run(nb: NotebookNode, path: Path, model: str) -> dict[str, Any]:
     """What the tagged cell found on this model."""
     client = StrictClient(nb, SECONDS, path.name)
-    environment = kernel_environment(TUTORIAL_MODEL=model, OMP_NUM_THREADS="2")
+    threads = os.environ.get("OMP_NUM_THREADS", "2")
+    environment = kernel_environment(TUTORIAL_MODEL=model, OMP_NUM_THREADS=threads)
     if model != SMOLLM2:  # it may have to be fetched, and may run on a GPU
         del environment["HF_HUB_OFFLINE"], environment["HF_HUB_CACHE"]
     async with client.async_setup_kernel(cwd=str(path.parent), env=environment):

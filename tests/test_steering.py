@@ -10,7 +10,14 @@ from torch.nn.functional import cross_entropy
 
 from notebook_tools import code_cells, lesson_on, read
 from tiny_models import count_hooks, make_gpt2
-from tutorial_utils import encode, find_decoder_layers, load_model, mean_differences, sample_steered
+from tutorial_utils import (
+    encode,
+    find_decoder_layers,
+    load_model,
+    mean_differences,
+    next_token_logits,
+    sample_steered,
+)
 from tutorial_utils.pocket_llama import corpus
 from tutorial_utils.steering import _losses, _seeded
 
@@ -104,6 +111,42 @@ def test_seeds(tiny):
     )
     assert torch.equal(torch.rand(3), expected)  # the caller's random numbers go on as they were
     assert one == again != other
+
+
+def test_a_seed_for_each_prompt(tiny):
+    """Equal seeds draw the same, whatever else is in the batch, and the caller's go on."""
+    model, tokenizer = tiny
+    prompt, vectors = "Anna has the ball.", {1: vector_for(model, 0)}
+    torch.manual_seed(11)
+    expected = torch.rand(3)
+    torch.manual_seed(11)
+    one, other, again = sample_steered(model, tokenizer, [prompt] * 3, vectors, 1, seed=[4, 5, 4])[
+        0
+    ]
+    assert torch.equal(torch.rand(3), expected)
+    assert one == again != other
+    for seed, text in ((4, one), (5, other)):
+        assert sample_steered(model, tokenizer, prompt, vectors, 1, seed=[seed]).texts == [text]
+    with pytest.raises(ValueError, match="2 prompts need as many seeds, not 1"):
+        sample_steered(model, tokenizer, [prompt] * 2, vectors, 1, seed=[4])
+
+
+def test_with_seeds_for_each_prompt_tokens_are_as_frequent_as_the_model_says(tiny):
+    model, tokenizer = tiny
+    prompt, many = "Anna has the ball.", 3000
+    logits = next_token_logits(model, tokenizer, prompt)[0] * 0
+    logits[[40, 41, 42]] = torch.tensor([300.0, 301, 302])  # 9%, 24% and 67%
+    hook = model.lm_head.register_forward_hook(
+        lambda module, args, output: logits.expand_as(output)
+    )
+    try:
+        texts = sample_steered(
+            model, tokenizer, [prompt] * many, {}, 1, max_new_tokens=1, seed=[*range(many)]
+        ).texts
+    finally:
+        hook.remove()
+    for token, want in zip((40, 41, 42), (0.09, 0.245, 0.665)):
+        assert texts.count(tokenizer.decode([token])) / many == pytest.approx(want, abs=0.03)
 
 
 def test_every_generator_that_is_seeded_goes_on_as_it_was(monkeypatch):
@@ -237,15 +280,14 @@ def test_the_lessons_mood_is_the_corpus_mood():
 
 
 def test_the_lessons_own_verdict():
-    """The committed output, and that the text after it says what does not hold."""
+    """The committed output, and that the text after it says so."""
     text = "\n".join(output.get("text", "") for cell in lesson_cells() for output in cell.outputs)
     found = re.findall(r"^(one side|further|random directions|loss) .* (yes|NO)$", text, re.M)
     first = dict(found[:4])  # those after it stand beside SmolLM2's
-    want = {"one side": "yes", "further": "yes", "random directions": "NO", "loss": "yes"}
-    assert first == want
+    assert first == dict.fromkeys(["one side", "further", "random directions", "loss"], "yes")
     moved = dict(re.findall(r"^(toward \w+|random directions) +([-+][\d.]+) ± ", text, re.M))
     moved = {kind: abs(float(logits)) for kind, logits in moved.items()}
-    assert 0.6 < moved["random directions"] < 1
+    assert moved["random directions"] <= 0.6
     assert min(moved["toward happy"], moved["toward sad"]) >= 2
     markdown = "\n".join(c.source for c in read(lesson_on("patching and steering")).cells)
-    assert "one part does not hold: random directions move the mood" in markdown
+    assert "On the shipped model all four hold" in markdown

@@ -73,7 +73,7 @@ def sample_steered(
     strength: float,
     *,
     max_new_tokens: int = 16,
-    seed: int = 0,
+    seed: int | list[int] = 0,
 ) -> Samples:
     """Continue each prompt with `strength` times a direction added at each layer of `directions`.
 
@@ -81,12 +81,15 @@ def sample_steered(
     They are added at every token, those of the prompt included.
 
     Tokens are drawn at temperature 1, one text for each prompt, whatever generation_config.json
-    says, with the same random numbers for the same `seed`; the caller's stay as they were. The loss
-    of a text is what the model *without* the direction thinks of it: how fluent it still is. By
-    hand: the lesson on patching and steering.
+    says, with the same random numbers for the same `seed`; the caller's stay as they were. A list
+    of seeds has one for each prompt: rows with equal seeds get equal random numbers, so that what
+    differs between two directions comes less from chance. The loss of a text is what the model
+    *without* the direction thinks of it: how fluent it still is.
+    By hand: the lesson on patching and steering.
 
     Raises ValueError for a prompt that leaves no room for the new tokens in the model's context,
-    for a direction and for logits that are not finite, and otherwise as `encode`.
+    for a direction and for logits that are not finite, for a list of seeds of another length than
+    the prompts', and otherwise as `encode`.
     """
     inputs = encode(model, tokenizer, prompts)
     length = inputs["input_ids"].shape[1]
@@ -100,9 +103,14 @@ def sample_steered(
         if not (strength * vector).isfinite().all():
             raise ValueError(f"strength times the direction of layer {layer} is not finite")
 
-    def refuse_nan(input_ids: Tensor, scores: Tensor) -> Tensor:
+    seeds = None if isinstance(seed, int) else list(seed)
+    if seeds is not None and len(seeds) != len(inputs["input_ids"]):
+        raise ValueError(f"{len(inputs['input_ids'])} prompts need as many seeds, not {len(seeds)}")
+    generators = {one: torch.Generator().manual_seed(one) for one in seeds or ()}
+
+    def draw(input_ids: Tensor, scores: Tensor) -> Tensor:
         check_finite(scores, "the logits of the steered model", model)
-        return scores
+        return _only_drawn(scores, generators, seeds) if seeds else scores
 
     edits = {layer: partial(_add, strength * vector) for layer, vector in directions.items()}
     # What generation_config.json may say besides, switched off.
@@ -110,10 +118,10 @@ def sample_steered(
     options = {name: PLAIN[name] for name, value in said.items() if value is not None}
     options |= {"top_k": 0, "top_p": 1.0, "max_new_tokens": max_new_tokens}
     steered = edit_activations(model, edits) if edits else nullcontext()
-    with _seeded(seed), torch.inference_mode(), steered:
+    with _seeded(seed if isinstance(seed, int) else 0), torch.inference_mode(), steered:
         # mypy sees no generate: models get it from a class beside PreTrainedModel.
         ids = model.generate(  # type: ignore[operator]
-            **inputs, **options, do_sample=True, logits_processor=[refuse_nan]
+            **inputs, **options, do_sample=True, logits_processor=[draw]
         )
     new = ids[:, length:]
     plain = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
@@ -135,6 +143,20 @@ def _seeded(seed: int) -> Iterator[None]:
                 device.set_rng_state_all(state)
             if mps is not None:
                 torch.mps.set_rng_state(mps)
+
+
+def _only_drawn(scores: Tensor, generators: dict[int, torch.Generator], seeds: list[int]) -> Tensor:
+    """The logits (batch, vocab) with one token left in each row, drawn by the Gumbel-max trick.
+
+    Equal seeds share their noise, and a row's noise does not depend on the rest of the batch.
+    """
+    size = scores.shape[-1]
+    noise = {
+        one: -torch.empty(size).exponential_(generator=g).log() for one, g in generators.items()
+    }
+    drawn = scores.float() + torch.stack([noise[one] for one in seeds]).to(scores.device)
+    nothing = torch.full_like(scores, float("-inf"))
+    return nothing.scatter(1, drawn.argmax(dim=-1, keepdim=True), 0)
 
 
 def _add(vector: Tensor, hidden: Tensor) -> Tensor:
