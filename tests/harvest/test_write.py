@@ -25,6 +25,7 @@ from tutorial_utils import (
     read_harvest,
 )
 from tutorial_utils.harvest import write as harvest
+from tutorial_utils.harvest.prompts import Prompts
 from tutorial_utils.models.revision import model_revision
 
 
@@ -115,13 +116,13 @@ def test_no_pass_is_larger_and_no_more_than_a_shard_is_kept(
         seen.append(input_ids.shape)
         return read_activations(model, input_ids, **options)
 
-    def texts(window, *rest):
-        windows.append(len(window))
-        return real(window, *rest)
+    def texts(self, items, first):
+        windows.append(len(items))
+        return real(self, items, first)
 
-    real = harvest._texts
+    real = Prompts._window
     monkeypatch.setattr(harvest, "read_activations", read)
-    monkeypatch.setattr(harvest, "_texts", texts)
+    monkeypatch.setattr(Prompts, "_window", texts)
     harvest_activations(*llama, prompts, tmp_path, layers=1, shard=20, batch_tokens=tokens)
     assert all(rows == 1 or rows * seq <= tokens for rows, seq in seen)
     assert sum(rows for rows, _ in seen) == 55 and windows == [20, 20, 17]
