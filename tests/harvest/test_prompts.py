@@ -1,4 +1,4 @@
-"""Prompts from files, lists and streams give the same harvest, with their labels beside the rows."""
+"""Prompts from files, lists and streams give the same harvest, their labels beside the rows."""
 
 from __future__ import annotations
 

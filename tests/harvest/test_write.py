@@ -326,8 +326,8 @@ def test_who_is_done_takes_over_what_is_missing_from_the_end_on(llama, prompts, 
     assert stat.items() >= times.items() and len(read_harvest(tmp_path)[1]) == 55
     later = sorted(set(stat) - set(times), key=stat.__getitem__)
     assert [name[11:12] for name in later] == ["1", "5", "3", "2"]
+    stream = iter(["one", "two"])
     with pytest.raises(ValueError, match="a stream is read only once"):
-        stream = iter(["one", "two"])
         harvest_activations(*llama, stream, tmp_path / "other", take_over=True)
 
 
