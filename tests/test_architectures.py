@@ -203,7 +203,7 @@ def check_patching(model: torch.nn.Module) -> None:
     own = dict(read_activations(model, torch.tensor([[5, 9, 17, 30]])))
     other = dict(read_activations(model, torch.tensor([[8, 3, 77, 41]])))
     noise = torch.randn(own[0].shape, generator=torch.Generator().manual_seed(4))
-    near = {layer: stream + 2e-4 * stream.std() * noise for layer, stream in own.items()}
+    near = {layer: stream + 5e-4 * stream.std() * noise for layer, stream in own.items()}
 
     def score(logits: torch.Tensor) -> torch.Tensor:
         return logits[:, 7] - logits[:, 9]
@@ -225,7 +225,7 @@ def check_patching(model: torch.nn.Module) -> None:
     change = by_hand(near) - before
     estimate = patch_each(model, tokenizer, prompt, near, score, approximate=True) - before
     # Most layers: sharply curved ones, and those that choose tokens, jump.
-    assert ((estimate - change).norm(dim=1) / change.norm(dim=1)).median() < 0.05
+    assert ((estimate - change).norm(dim=1) / change.norm(dim=1)).median() < 0.1
 
 
 OUTCOMES: dict[str, str] = {}

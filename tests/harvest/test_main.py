@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -61,6 +62,43 @@ def test_nothing_is_lost_or_doubled_by_20_kills(folder, tmp_path):
     assert unfinished > 0  # some were killed at work, and not while the model was loaded
 
 
+def test_four_shares_and_what_a_lost_machine_left(folder, tmp_path):
+    """One of four processes that know nothing of each other is killed; the others do its work."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(
+        ["tutorial_utils.harvest.__main__", "tutorial_utils.models.load"]
+    )
+
+    def start(out: Path, *share: str):
+        command = [folder / "prompts.txt", "--out", out, "--model", folder / "llama", *share]
+        command += ["--layers=0,2,4", "--positions=all", "--shard=2", "--batch-tokens=64"]
+        process = context.Process(target=command_line.main, args=(list(map(str, command)),))
+        process.start()
+        return process
+
+    start(tmp_path / "whole").join()
+    whole = files(tmp_path / "whole")
+    out = tmp_path / "shares"
+    lost, *others = [start(out, f"--share={number}/4") for number in (2, 1, 3, 4)]
+    while not list(out.glob("shard-*")):
+        time.sleep(0.005)
+    os.kill(lost.pid, signal.SIGKILL)
+    for process in others:
+        process.join()
+    assert files(out).keys() >= whole.keys()
+    left = out / "shard-000001.safetensors"  # of the second share, and of a run before
+    left.unlink()
+    start(out, "--share=4/4").join()
+    assert files(out) == whole
+
+
+@pytest.mark.parametrize("share", ["0/4", "5/4", "3", "a/b", "1/0", "-1/4"])
+def test_what_is_no_share(share, capsys):
+    with pytest.raises(SystemExit):
+        command_line.main(["prompts.txt", "--out", "out", f"--share={share}"])
+    assert "is not a share such as 3/8, from 1/8 to 8/8" in capsys.readouterr().err
+
+
 def launch(folder: Path, out: Path, *launcher: str) -> str:
     command = [*launcher, "-m", "tutorial_utils.harvest", folder / "prompts.txt", "--out", out]
     command += ["--model", folder / "llama", "--layers=0,2,-1", "--shard=5"]
@@ -78,6 +116,7 @@ def launch(folder: Path, out: Path, *launcher: str) -> str:
 def test_two_processes_write_the_same_as_one(folder, tmp_path):
     shown = launch(folder, tmp_path / "one", sys.executable)
     assert "12 of 12 shards are there" in shown and "prompt/s" in shown and "100%" in shown
+    assert re.search(r"at work: text \d+%, model \d+%, disk \d+%; the \w+ sets the pace", shown)
     # --multi_gpu starts several processes, on a machine without a GPU as well.
     two = ["--multi_gpu", "--num_processes=2", "--num_machines=1", "--mixed_precision=no"]
     accelerate = [sys.executable, "-m", "accelerate.commands.launch", *two, "--dynamo_backend=no"]

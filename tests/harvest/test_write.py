@@ -6,6 +6,7 @@ import copy
 import json
 import os
 import re
+import threading
 from pathlib import Path
 
 import accelerate
@@ -25,6 +26,7 @@ from tutorial_utils import (
     read_harvest,
 )
 from tutorial_utils.harvest import write as harvest
+from tutorial_utils.harvest.prompts import Prompts
 from tutorial_utils.models.revision import model_revision
 
 
@@ -115,13 +117,13 @@ def test_no_pass_is_larger_and_no_more_than_a_shard_is_kept(
         seen.append(input_ids.shape)
         return read_activations(model, input_ids, **options)
 
-    def texts(window, *rest):
-        windows.append(len(window))
-        return real(window, *rest)
+    def texts(self, items, first):
+        windows.append(len(items))
+        return real(self, items, first)
 
-    real = harvest._texts
+    real = Prompts._window
     monkeypatch.setattr(harvest, "read_activations", read)
-    monkeypatch.setattr(harvest, "_texts", texts)
+    monkeypatch.setattr(Prompts, "_window", texts)
     harvest_activations(*llama, prompts, tmp_path, layers=1, shard=20, batch_tokens=tokens)
     assert all(rows == 1 or rows * seq <= tokens for rows, seq in seen)
     assert sum(rows for rows, _ in seen) == 55 and windows == [20, 20, 17]
@@ -313,6 +315,57 @@ def test_windows_line_ends_and_marks_are_no_part_of_a_prompt(llama, tmp_path):
         harvest_activations(*llama, tmp_path / f"{name}.txt", tmp_path / name, layers=3)
     unix, windows = (read_harvest(tmp_path / name)[3][:] for name in ("unix", "windows"))
     assert torch.equal(unix, windows)
+
+
+def test_who_is_done_takes_over_what_is_missing_from_the_end_on(llama, prompts, tmp_path):
+    options = {"layers": 1, "shard": 10, "process": 1, "processes": 4, "take_over": True}
+    assert harvest_activations(*llama, prompts, tmp_path, layers=1, shard=10, processes=4) == 2
+    times = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("shard-*")}
+    assert harvest_activations(*llama, prompts, tmp_path, **options) == 4
+    stat = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("shard-*")}
+    assert stat.items() >= times.items() and len(read_harvest(tmp_path)[1]) == 55
+    later = sorted(set(stat) - set(times), key=stat.__getitem__)
+    assert [name[11:12] for name in later] == ["1", "5", "3", "2"]
+    stream = iter(["one", "two"])
+    with pytest.raises(ValueError, match="a stream is read only once"):
+        harvest_activations(*llama, stream, tmp_path / "other", take_over=True)
+
+
+def test_the_next_texts_are_read_and_a_shard_is_written_beside_the_passes(
+    llama, prompts, tmp_path, monkeypatch
+):
+    """While the model runs on a shard, other threads tokenize the next one and write the last."""
+    events, main = [], threading.current_thread()
+
+    def watched(name, function):
+        def run(*args, **options):
+            events.append((name, threading.current_thread() is main))
+            return function(*args, **options)
+
+        return run
+
+    for name in ("checked_ids", "read_activations", "save_file"):
+        monkeypatch.setattr(harvest, name, watched(name, getattr(harvest, name)))
+    harvest_activations(*llama, prompts, tmp_path, layers=1, shard=10, batch_tokens=100)
+    assert set(events) == {
+        ("checked_ids", False),
+        ("read_activations", True),
+        ("save_file", False),
+    }
+    names = [name for name, _ in events]
+    assert names.index("read_activations") < len(names) - 1 - names[::-1].index("checked_ids")
+    assert names.index("save_file") < len(names) - 1 - names[::-1].index("read_activations")
+
+
+def test_the_model_or_the_disk_is_at_work_nearly_all_the_time(pocket, tmp_path, capsys):
+    """With all positions; which of them, the progress bar says at its end."""
+    model, tokenizer = pocket
+    texts = [f"Anna went to the park and saw {number} dogs. " * 4 for number in range(400)]
+    options = {"positions": "all", "shard": 50, "progress": True}
+    harvest_activations(model, tokenizer, texts, tmp_path, **options)
+    shown = capsys.readouterr().err
+    shares = re.search(r"text (\d+)%, model (\d+)%, disk (\d+)%; the (\w+) sets", shown)
+    assert max(int(shares[2]), int(shares[3])) >= 80 and shares[4] in ("model", "disk")
 
 
 def test_each_process_takes_its_share(llama, prompts, tmp_path):

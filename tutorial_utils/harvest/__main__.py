@@ -2,6 +2,7 @@
 
 python -m tutorial_utils.harvest prompts.txt --layers 4,8 --positions last --out activations/
 accelerate launch --multi_gpu --num_processes 2 -m tutorial_utils.harvest prompts.txt ...
+python -m tutorial_utils.harvest prompts.txt --share 3/8 ...
 """
 
 from __future__ import annotations
@@ -10,11 +11,14 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from tutorial_utils.harvest.files import missing_shards, read_index
-from tutorial_utils.harvest.write import POSITIONS, count_lines, harvest_activations
+from tutorial_utils.harvest.prompts import count_lines
+from tutorial_utils.harvest.write import POSITIONS, harvest_activations
+from tutorial_utils.models.load import load_model, pick_device
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -26,18 +30,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m tutorial_utils.harvest",
         description="Write the activations of many prompts to disk. The same command goes on where "
-        "it was stopped. Under `accelerate launch` the processes share the work.",
+        "it was stopped. Under `accelerate launch` the processes share the work; with --share they "
+        "do where each is started by itself.",
     )
-    parser.add_argument("prompts", type=Path, help="a text file, one prompt a line")
+    parser.add_argument(
+        "prompts", type=Path, help='a text file, one prompt a line, or .jsonl: {"text": ...} a line'
+    )
     parser.add_argument("--out", type=Path, required=True, help="the folder to write to")
     parser.add_argument("--model", help="as in load_model; the default is TUTORIAL_MODEL's")
     parser.add_argument("--layers", type=_numbers, help="such as 4,8; the default is all")
     parser.add_argument("--positions", choices=POSITIONS, default="last")
     parser.add_argument("--shard", type=int, default=512, help="lines in a file (512)")
     parser.add_argument("--batch-tokens", type=int, default=4096, help="in one pass (4096)")
+    parser.add_argument(
+        "--share",
+        type=_share,
+        help="such as 3/8: the third of eight processes that a scheduler starts by itself, with "
+        "--out on storage that all of them see. Who is done goes on with what others lack",
+    )
     options = vars(parser.parse_args(given))
     try:
-        return _run(options.pop("model"), options)
+        return _run(options.pop("model"), options.pop("share"), options)
     except KeyboardInterrupt:
         print("\nStopped. The same command goes on from here.", file=sys.stderr)
     except Exception as error:
@@ -54,24 +67,41 @@ def _in_one_line(error: Exception) -> str:
     return text if is_ours and text else f"{type(error).__name__}: {text}"
 
 
-def _run(name: str | None, options: dict) -> int:
+def _run(name: str | None, share: tuple[int, int] | None, options: dict) -> int:
+    count_lines(options["prompts"])  # before a large model is loaded for nothing
+    if share is None:
+        who, number = "process", _run_with_others(name, options)
+    else:
+        who, number = "share", share[0]
+        model, tokenizer = load_model(name)
+        part: dict[str, Any] = {"process": number - 1, "processes": share[1], "take_over": True}
+        harvest_activations(model, tokenizer, **options, **part, progress=True)
+    about = read_index(options["out"])
+    there = about["shards"] - len(missing_shards(options["out"], about["shards"]))
+    print(f"{who} {number}: {there} of {about['shards']} shards are there")
+    return 0
+
+
+def _run_with_others(name: str | None, options: dict) -> int:
+    """Run as one of the processes that `accelerate launch` started, or alone; the number of it."""
     from accelerate import PartialState
 
-    from tutorial_utils.models.load import load_model, pick_device
-
-    count_lines(options["prompts"])  # before a large model is loaded for nothing
     state = PartialState(cpu=pick_device().type == "cpu")  # or it takes itself for the only process
     alone = state.num_processes == 1
     model, tokenizer = load_model(name, device=None if alone else state.device)
-    share = {"process": state.process_index, "processes": state.num_processes}
+    part: dict[str, Any] = {"process": state.process_index, "processes": state.num_processes}
     try:
-        harvest_activations(model, tokenizer, **options, **share, progress=state.is_main_process)
+        harvest_activations(model, tokenizer, **options, **part, progress=state.is_main_process)
     finally:
         state.destroy_process_group()
-    about = read_index(options["out"])
-    there = about["shards"] - len(missing_shards(options["out"], about["shards"]))
-    print(f"process {state.process_index}: {there} of {about['shards']} shards are there")
-    return 0
+    return state.process_index
+
+
+def _share(text: str) -> tuple[int, int]:
+    number, _, of = text.partition("/")
+    if not (number.isdigit() and of.isdigit() and 1 <= int(number) <= int(of)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a share such as 3/8, from 1/8 to 8/8")
+    return int(number), int(of)
 
 
 def _numbers(text: str) -> list[int]:

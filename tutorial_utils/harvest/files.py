@@ -15,12 +15,13 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 
-def read_harvest(folder: str | Path) -> dict[int | str, Column]:
+def read_harvest(folder: str | Path) -> dict[int | str, Any]:
     """What a harvest wrote, each as one array over all shards, read from disk when it is indexed.
 
     `harvest[4]` holds the vectors of layer 4, (rows, hidden). `harvest["prompt"]`, `["position"]`
-    and `["token"]`, (rows,), tell of each row the number of its line, from 0, the place of its
-    token in the prompt, and the token's id. Rows are in the order of the lines.
+    and `["token"]`, (rows,), tell of each row the number of its prompt, from 0, the place of its
+    token in the prompt, and the token's id. Where prompts had a label or an id, `harvest["label"]`
+    and `["id"]` give it for each row, as a list. Rows are in the order of the prompts.
     By hand: the lesson on many prompts.
 
     Raises OSError where there is no harvest, ValueError where a shard is missing or cut short.
@@ -32,6 +33,11 @@ def read_harvest(folder: str | Path) -> dict[int | str, Column]:
             "`python -m tutorial_utils.harvest --help` says how to make one."
         )
     about = read_index(folder)
+    if about["shards"] is None:
+        raise ValueError(
+            f"the harvest in '{folder}' is not done: it has not come to the end of its prompts. "
+            "Run the same command again: it goes on where it stopped."
+        )
     missing = missing_shards(folder, about["shards"])
     if missing:
         raise ValueError(
@@ -39,7 +45,31 @@ def read_harvest(folder: str | Path) -> dict[int | str, Column]:
             "are missing. Run the same command again: it goes on where it stopped."
         )
     files = [shard_path(folder, number) for number in range(about["shards"])]
-    return {name: Column(files, name) for name in (*about["layers"], "prompt", "position", "token")}
+    names = (*about["layers"], "prompt", "position", "token")
+    found: dict[int | str, Any] = {name: Column(files, name) for name in names}
+    labels = [read_labels(file) for file in files]
+    for key in dict.fromkeys(key for of_shard in labels for key in of_shard):
+        found[key] = Labels(found["prompt"], labels, key)
+    return found
+
+
+class Labels:
+    """What came with the prompts, for each row: `labels[5]` is one, `labels[10:20]` a list."""
+
+    def __init__(self, prompts: Column, shards: list[dict[str, dict]], key: str) -> None:
+        self._prompts, self._key = prompts, key
+        self._of = {int(n): value for shard in shards for n, value in shard.get(key, {}).items()}
+
+    def __len__(self) -> int:
+        return len(self._prompts)
+
+    def __repr__(self) -> str:
+        return f"Labels({self._key}, {len(self)} rows)"
+
+    def __getitem__(self, rows: int | slice | Sequence[int] | Tensor) -> Any:
+        prompts = self._prompts[rows]
+        found = [self._of.get(number) for number in prompts.flatten().tolist()]
+        return found if prompts.dim() else found[0]
 
 
 class Column:
@@ -106,10 +136,12 @@ def open_folder(out: Path, about: dict) -> None:
     out.mkdir(parents=True, exist_ok=True)
     index = out / "index.json"
     if not index.exists():
-        write(index, lambda file: file.write_text(json.dumps(about, indent=1), encoding="utf-8"))
+        _write_index(out, about)
     there = read_index(out)
-    # The same weights may lie in another folder today: the revision tells them, not the name.
-    other = [key for key in about if key != "model" and there.get(key) != about[key]]
+    # The same weights may lie in another folder today: the revision tells them, not the name. How
+    # many prompts a stream has is known at its end.
+    known = [key for key in about if key != "model" and None not in (there.get(key, 0), about[key])]
+    other = [key for key in known if there.get(key) != about[key]]
     if other:
         told = [f"{key} {there.get(key)} there, {about[key]} now" for key in other]
         raise ValueError(
@@ -118,11 +150,28 @@ def open_folder(out: Path, about: dict) -> None:
         )
 
 
+def close_folder(out: Path, about: dict) -> None:
+    """Write into the index how many prompts there are, and take away what killed runs left."""
+    if read_index(out)["shards"] is None:
+        _write_index(out, {**read_index(out), "lines": about["lines"], "shards": about["shards"]})
+    if not missing_shards(out, about["shards"]):
+        # By a run that was killed while it wrote: this module's files, and safetensors' own.
+        for left in (*out.glob("*.tmp"), *out.glob(".tmp*")):
+            left.unlink(missing_ok=True)
+
+
+def _write_index(out: Path, about: dict) -> None:
+    text = json.dumps(about, indent=1)
+    write(out / "index.json", lambda file: file.write_text(text, encoding="utf-8"))
+
+
 def read_index(folder: Path) -> dict:
     """What index.json says; ValueError where it is cut short or of something else."""
     try:
         about = json.loads((folder / "index.json").read_text(encoding="utf-8"))
-        return {**about, "shards": int(about["shards"]), "layers": list(about["layers"])}
+        shards = about["shards"]
+        shards = shards if shards is None else int(shards)
+        return {**about, "shards": shards, "layers": list(about["layers"])}
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(
             f"'{folder / 'index.json'}' is not the index of a harvest ({error!r}): it was cut "
@@ -141,6 +190,12 @@ def open_shard(path: Path) -> Iterator[Any]:
             f"'{path}' is not a whole shard ({error}): it was cut short, or is another file. "
             "Delete it and run the same command again: only this shard is made once more"
         ) from None
+
+
+def read_labels(path: Path) -> dict[str, dict[str, Any]]:
+    """What came with the prompts of a shard, {"label": {number of the prompt: its label}}."""
+    with open_shard(path) as shard:
+        return json.loads((shard.metadata() or {}).get("labels", "{}"))
 
 
 def check_prompts(path: Path, digest: str) -> None:

@@ -1,18 +1,25 @@
 """Write the activations of many prompts to disk.
 
-The file of prompts holds one on each line; empty lines are left out. The folder gets `index.json`
-and shards. Shard k holds what `shard` lines gave, from line k * shard on, whoever computes it, so
-that any number of processes and any number of starts write the same files. A shard is there as a
-whole or not at all: after a kill the same command goes on where it stopped.
+The folder gets `index.json` and shards. Shard k holds what `shard` prompts gave, from prompt
+k * shard on, whoever computes it, so that any number of processes and any number of starts write
+the same files. A shard is there as a whole or not at all: after a kill the same command goes on
+where it stopped.
+
+Three things go on at once: one thread tokenizes the prompts of the next shard, the model runs, and
+one thread writes the shard before.
 """
 
 from __future__ import annotations
 
-import hashlib
+import json
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
-from itertools import accumulate, islice
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import accumulate, count
 from pathlib import Path
+from time import perf_counter
+from typing import Any, NamedTuple
 
 import torch
 from safetensors.torch import save_file
@@ -24,13 +31,15 @@ from tutorial_utils.activations.inputs import input_device
 from tutorial_utils.activations.layers import find_decoder_layers, layer_numbers
 from tutorial_utils.activations.record_and_edit import read_activations
 from tutorial_utils.encoding import checked_ids, pad_rows
+from tutorial_utils.harvest.batches import batches_of
 from tutorial_utils.harvest.files import (
     check_prompts,
-    missing_shards,
+    close_folder,
     open_folder,
     shard_path,
     write,
 )
+from tutorial_utils.harvest.prompts import Prompts, Window
 from tutorial_utils.models.revision import model_revision
 
 POSITIONS = ("last", "all")
@@ -39,7 +48,7 @@ POSITIONS = ("last", "all")
 def harvest_activations(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    prompts: str | Path,
+    prompts: str | Path | Iterable,
     out: str | Path,
     *,
     layers: int | slice | Sequence[int] | None = None,
@@ -48,25 +57,31 @@ def harvest_activations(
     batch_tokens: int = 4096,
     process: int = 0,
     processes: int = 1,
+    take_over: bool = False,
     progress: bool = False,
 ) -> int:
-    """Write the residual stream of each line of the file `prompts` to the folder `out`.
+    """Write the residual stream of each of `prompts` to the folder `out`.
 
     Args:
+        prompts: a text file with a prompt on each line; a file of JSON lines (`.jsonl`), each a
+            string or an object with a "text"; or strings or dicts with a "text", as a list or a
+            stream. A "label" and an "id" are kept beside. Empty texts are left out.
         layers: as in `record_activations`; None means all, 0 to n.
         positions: "last" keeps the last token of each prompt, "all" keeps every token.
-        shard: the lines that make one file; what it holds is all that is kept in memory.
+        shard: the prompts that make one file; what two files hold is all that is kept in memory.
         batch_tokens: the tokens that one forward pass may have, padding counted.
         process, processes: this one takes every `processes`-th shard, from number `process` on.
+        take_over: then it also takes what is missing of the others' shards, from the last one on.
+            Who makes the same shard as another writes the same file.
 
     A shard that is there already is left as it is. Gives the number of shards written. Read them
     back with `read_harvest`. By hand: the lesson on many prompts.
 
     Raises ValueError where the folder holds another model, other settings, other prompts or a shard
-    cut short, and for a line that the model cannot read or gives no finite numbers for, by its
+    cut short, and for a prompt that the model cannot read or gives no finite numbers for, by its
     number; OSError where a shard cannot be written. What was written before is kept.
     """
-    prompts, out = Path(prompts), Path(out)
+    out = Path(out)
     if positions not in POSITIONS:
         raise ValueError(f"positions are 'last' or 'all', not {positions!r}")
     if min(shard, batch_tokens, processes) < 1 or not 0 <= process < processes:
@@ -75,7 +90,7 @@ def harvest_activations(
             f"shard={shard}, batch_tokens={batch_tokens}, process {process} of {processes}"
         )
     layers = layer_numbers(layers, len(find_decoder_layers(model)))
-    count = count_lines(prompts)
+    given = Prompts(prompts, shard)
     about = {
         "model": model.config.name_or_path,
         "revision": model_revision(model),
@@ -83,119 +98,158 @@ def harvest_activations(
         "hidden": model.config.get_text_config(decoder=True).hidden_size,
         "layers": layers,
         "positions": positions,
-        "lines": count,
+        "lines": given.count,
         "shard": shard,
-        "shards": -(-count // shard),
+        "shards": given.shards,
     }
+    if given.comes_once and take_over:
+        raise ValueError("take_over needs prompts in a file or a list: a stream is read only once")
+    numbers: Iterable[int] = count(process, processes)  # the end of a stream is not known yet
+    if given.shards is not None:
+        numbers = range(process, given.shards, processes)
+        if take_over:
+            others = set(range(given.shards)).difference(numbers)
+            numbers = [*numbers, *sorted(others, reverse=True)]
     open_folder(out, about)
-    written = 0
-    mine = {k: min(shard, count - k * shard) for k in range(process, about["shards"], processes)}
-    done = sum(size for k, size in mine.items() if shard_path(out, k).exists())
-    bar = tqdm(total=sum(mine.values()), initial=done, unit="prompt", disable=not progress)
-    with bar, open(prompts, "rb") as lines:
-        windows = iter(lambda: list(islice(lines, shard)), [])  # until there is no line left
-        for number, window in enumerate(windows):
-            if number not in mine:
-                continue
-            path, digest = shard_path(out, number), hashlib.sha256(b"".join(window)).hexdigest()
-            if path.exists():
-                check_prompts(path, digest)
-                continue
-            texts = _texts(window, number * shard, prompts)
-            columns = _read(model, tokenizer, texts, prompts, about, batch_tokens, bar.update)
-            write(path, lambda file: save_file(columns, file, {"prompts": digest}))  # noqa: B023
-            bar.update(len(window) - len(texts))  # the empty lines
-            written += 1
-    if not missing_shards(out, about["shards"]):
-        # By a run that was killed while it wrote: this module's files, and safetensors' own.
-        for left in (*out.glob("*.tmp"), *out.glob(".tmp*")):
-            left.unlink(missing_ok=True)
+    seconds = {"text": 0.0, "model": 0.0, "disk": 0.0}
+    work = Work(model, tokenizer, out, about, batch_tokens, seconds)
+    written = _run(work, given, numbers, progress)
+    if not given.count:
+        raise ValueError("there are no prompts: the stream ended before it gave one")
+    close_folder(out, {**about, "lines": given.count, "shards": given.shards})
     return written
 
 
-def count_lines(prompts: Path) -> int:
-    """Lines of the file, with and without text; ValueError where none has text."""
-    if prompts.exists() and not prompts.is_file():
-        todo = "it is read twice, so write it to disk first"
-        raise ValueError(f"'{prompts}' is no plain file: {todo}")
-    total = full = 0
-    with open(prompts, "rb") as lines:
-        for line in lines:
-            total, full = total + 1, full + bool(line.strip())
-    if not full:
-        raise ValueError(f"'{prompts}' holds no prompt: write one on each line")
-    return total
+class Work(NamedTuple):
+    """A harvest."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    out: Path
+    about: dict  # as in index.json
+    batch_tokens: int
+    seconds: dict[str, float]  # how long each of the three has been at work
+
+    @contextmanager
+    def timed(self, what: str) -> Iterator[None]:
+        """Count the block as time at work."""
+        started = perf_counter()
+        yield
+        self.seconds[what] += perf_counter() - started
 
 
-def _texts(window: list[bytes], first: int, prompts: Path) -> dict[int, str]:
-    """{number of the line, from 0: text} of the lines that are not empty."""
-    texts = {}
-    for number, line in enumerate(window, start=first):
-        try:
-            text = line.decode("utf-8-sig").rstrip("\r\n")
-        except UnicodeDecodeError as error:
-            raise ValueError(f"line {number + 1} of '{prompts}' is not UTF-8: {error}") from None
-        if "\0" in text:
-            raise ValueError(
-                f"line {number + 1} of '{prompts}' holds zero bytes, as UTF-16 text does: save the "
-                "file as UTF-8"
-            )
-        if text.strip():
-            texts[number] = text
-    return texts
+class Shard(NamedTuple):
+    """What is known of a shard before it is computed."""
+
+    path: Path
+    window: Window
+    ids: list[list[int]]  # the tokens of each text
+    kept: list[int]  # how many of them are kept
+    batches: list[list[int]]  # which texts go through the model together
 
 
-def _read(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    texts: dict[int, str],
-    prompts: Path,
-    about: dict,
-    batch_tokens: int,
-    step: Callable[[int], object],
-) -> dict[str, Tensor]:
-    """The columns of one shard. Prompts of like length go through the model together."""
-    names = [f"line {number + 1} of '{prompts}'" for number in texts]
-    ids = checked_ids(model, tokenizer, list(texts.values()), names)
-    lengths = [len(row) for row in ids]
-    every, layers = about["positions"] == "all", about["layers"]
-    kept = lengths if every else [1] * len(ids)
-    starts = [0, *accumulate(kept)]
-    vectors = {n: torch.empty(starts[-1], about["hidden"], dtype=model.dtype) for n in layers}
-    where = {"layers": layers, "positions": None if every else "last"}
-    for batch in _batches(lengths, batch_tokens):
-        # On the right, where no real token sees the padding, whatever the model does with a mask.
-        inputs = pad_rows([ids[i] for i in batch], left=False, device=input_device(model))
-        found = read_activations(model, **inputs, **where, to="cpu", dtype=model.dtype)
+def _run(work: Work, given: Prompts, numbers: Iterable[int], progress: bool) -> int:
+    """Make those of these shards that are not there; how many were made."""
+    sizes = given.sizes(numbers)
+    done = sum(size for number, size in sizes.items() if shard_path(work.out, number).exists())
+    bar = tqdm(total=sum(sizes.values()) or None, initial=done, unit="prompt", disable=not progress)
+    written, saving, started = 0, None, perf_counter()
+    with bar, ThreadPoolExecutor(1) as writer:
+        for shard in _ahead(_prepare(work, given, numbers)):
+            with work.timed("model"):
+                vectors = _read(work, shard, bar.update)
+            if saving is not None:
+                saving.result()
+            saving = writer.submit(_save, work, shard, vectors)
+            written += 1
+        if saving is not None:
+            saving.result()
+            bar.set_postfix_str(_pace(work.seconds, perf_counter() - started))
+    return written
+
+
+def _ahead(items: Iterator[Shard]) -> Iterator[Shard]:
+    """The items, each made in another thread while the one before is used."""
+    with ThreadPoolExecutor(1) as maker:
+        coming = maker.submit(next, items, None)
+        while (item := coming.result()) is not None:
+            coming = maker.submit(next, items, None)
+            yield item
+
+
+def _prepare(work: Work, given: Prompts, numbers: Iterable[int]) -> Iterator[Shard]:
+    """The shards that are not there, with the tokens of their texts."""
+    device = input_device(work.model)
+    for number, window in given.windows(numbers):
+        path = shard_path(work.out, number)
+        if path.exists():
+            check_prompts(path, window.digest)
+            continue
+        with work.timed("text"):
+            ids = checked_ids(work.model, work.tokenizer, window.texts, window.names)
+            lengths = [len(row) for row in ids]
+            kept = lengths if work.about["positions"] == "all" else [1] * len(ids)
+            batches = batches_of(lengths, work.batch_tokens, device)
+        yield Shard(path, window, ids, kept, batches)
+
+
+def _read(work: Work, shard: Shard, step: Callable[[int], object]) -> dict[int, Tensor]:
+    """The vectors of a shard, {layer: (rows, hidden)}. Prompts of like length share a pass."""
+    model, about = work.model, work.about
+    starts = [0, *accumulate(shard.kept)]
+    size = starts[-1], about["hidden"]
+    vectors = {number: torch.empty(size, dtype=model.dtype) for number in about["layers"]}
+    where: dict[str, Any] = {"layers": about["layers"], "to": "cpu", "dtype": model.dtype}
+    where["positions"] = None if about["positions"] == "all" else "last"
+
+    def place(batch: list[int], found: Mapping[int, Tensor]) -> None:
         for number, vector in vectors.items():
+            hidden = found[number]  # waits for the copy from a GPU
             for row, i in enumerate(batch):
-                vector[starts[i] : starts[i + 1]] = found[number][row, : kept[i]]
+                vector[starts[i] : starts[i + 1]] = hidden[row, : shard.kept[i]]
         step(len(batch))
+
+    before = None
+    for batch in shard.batches:
+        # On the right, where no real token sees the padding, whatever the model does with a mask.
+        inputs = pad_rows([shard.ids[i] for i in batch], left=False, device=input_device(model))
+        found = read_activations(model, **{**inputs, **where})
+        if before is not None:  # while a GPU computes and copies what comes next
+            place(*before)
+        before = batch, found
+    if before is not None:
+        place(*before)
+    step(shard.window.size - len(shard.ids))  # those without a text
+    return vectors
+
+
+def _save(work: Work, shard: Shard, vectors: dict[int, Tensor]) -> None:
+    """Write a shard, unless it holds numbers that are not finite."""
+    window, kept = shard.window, shard.kept
     for number, vector in vectors.items():
         if not vector.isfinite().all():
             row = int((~vector.isfinite().all(dim=1)).int().argmax())
             raise ValueError(
-                f"{names[bisect_right(starts, row) - 1]}: layer {number} is not finite in "
-                f"{about['dtype']}. float16 ends at 65504, and many models go beyond it: load this "
-                "one in bfloat16 or float32, or leave the line out"
+                f"{window.names[bisect_right([*accumulate(kept)], row)]}: layer {number} is not "
+                f"finite in {work.about['dtype']}. float16 ends at 65504, and many models go "
+                "beyond it: load this one in bfloat16 or float32, or leave the prompt out"
             )
-    places = [place for n in lengths for place in (range(n) if every else [n - 1])]
-    tokens = [token for row in ids for token in (row if every else row[-1:])]
-    lines = [number for number, count in zip(texts, kept) for _ in range(count)]
-    index = {"prompt": lines, "position": places, "token": tokens}
-    return {
+    places = [place for row, n in zip(shard.ids, kept) for place in range(len(row) - n, len(row))]
+    tokens = [token for row, n in zip(shard.ids, kept) for token in row[-n:]]
+    numbers = [number for number, n in zip(window.numbers, kept) for _ in range(n)]
+    index = {"prompt": numbers, "position": places, "token": tokens}
+    columns = {
         **{f"layer_{number}": vector for number, vector in vectors.items()},
         **{name: torch.tensor(values, dtype=torch.long) for name, values in index.items()},
     }
+    about = {"prompts": window.digest}
+    if window.labels:
+        about["labels"] = json.dumps(window.labels)
+    with work.timed("disk"):
+        write(shard.path, lambda file: save_file(columns, file, about))
 
 
-def _batches(lengths: list[int], tokens: int) -> Iterator[list[int]]:
-    """Numbers of rows, shortest first, in batches of at most `tokens`, padding counted."""
-    batch: list[int] = []
-    for i in sorted(range(len(lengths)), key=lengths.__getitem__):
-        if batch and (len(batch) + 1) * lengths[i] > tokens:
-            yield batch
-            batch = []
-        batch.append(i)
-    if batch:
-        yield batch
+def _pace(seconds: dict[str, float], whole: float) -> str:
+    """Which of the three that go on at once had the least rest."""
+    shares = ", ".join(f"{what} {time / whole:.0%}" for what, time in seconds.items())
+    return f"at work: {shares}; the {max(seconds, key=seconds.__getitem__)} sets the pace"
