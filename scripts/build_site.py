@@ -1,7 +1,7 @@
-"""Builds the site of the series in build/site, to be read with no network: `make site` calls it.
+"""Builds the site of the series in build/site (`make site`). It can be read without a network.
 
-Pages are the notebooks with the outputs that they hold, the texts in docs/, and the package's
-docstrings. Runs in .venv-site, on requirements-site.txt.
+The pages are the notebooks with their stored outputs, the texts in docs/, and the docstrings of
+the package. This runs in .venv-site, with the packages of requirements-site.txt.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def main() -> int:
     if subprocess.run(command).returncode != 0:
         return 1
     shutil.rmtree(SITE / ".doctrees", ignore_errors=True)
-    for template in SITE.glob("_static/*macros.html"):  # the theme's own, and no pages
+    for template in SITE.glob("_static/*macros.html"):  # files of the theme, not pages
         template.unlink()
     found = problems(SITE)
     print(*found, sep="\n", file=sys.stderr)
@@ -57,7 +57,7 @@ def gather(source: Path) -> None:
     static = source / "_static"
     static.mkdir()
     shutil.copy(ROOT / "docs" / "site" / "site.css", static)
-    shutil.copy(carried_file("sphinx-mathjax-offline", "mathjax/tex-svg.js"), static)
+    shutil.copy(installed_file("sphinx-mathjax-offline", "mathjax/tex-svg.js"), static)
     for picture in ROOT.glob("docs/*.png"):
         shutil.copy(picture, source / "docs")
 
@@ -77,7 +77,7 @@ def gather_texts(source: Path) -> None:
 
 
 def contents() -> str:
-    """What stands at the side of each page."""
+    """The table of contents, which the site shows beside each page."""
     lists = [
         f"```{{toctree}}\n:hidden:\n:glob:\n:caption: {chapter}\n\n" + "\n".join(pages) + "\n```\n"
         for chapter, pages in CHAPTERS.items()
@@ -92,8 +92,9 @@ def api_page() -> str:
     for path in sorted(package.glob("lessons/*/__init__.py")):
         public[f"lessons.{path.parent.name}"] = constant(path, "__all__") or []
     page = (
-        "# The package, function by function\n\n`from tutorial_utils import ...` works for all but "
-        "the last ones, `lessons`, whose headings say where to import from.\n"
+        "# The package, function by function\n\nImport any of these with `from tutorial_utils "
+        "import ...`. Only the last ones differ: a heading that begins with `lessons` names the "
+        "module to import from.\n"
     )
     for module, names in public.items():
         if not names:
@@ -111,15 +112,15 @@ def api_page() -> str:
 
 
 def constant(path: Path, name: str) -> Any:
-    """What is assigned to this name in the file, which is not run; None where nothing is."""
+    """The value assigned to `name` in a Python file, or None. The file is not run."""
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == name:
             return ast.literal_eval(node.value)
     return None
 
 
-def carried_file(distribution: str, ending: str) -> Path:
-    """A file that an installed distribution brings along, by the end of its path."""
+def installed_file(distribution: str, ending: str) -> Path:
+    """The file of an installed distribution whose path ends like this."""
     return next(Path(f.locate()) for f in files(distribution) if str(f).endswith(ending))
 
 

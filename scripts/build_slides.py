@@ -25,7 +25,7 @@ from nbconvert.preprocessors import TagRemovePreprocessor
 from nbformat import NotebookNode
 from nbformat.v4 import new_markdown_cell
 
-from build_site import carried_file
+from build_site import installed_file
 from check_pages import problems
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -197,10 +197,10 @@ def copy_assets() -> None:
     ):
         to = SLIDES / "reveal.js" / name
         to.parent.mkdir(parents=True, exist_ok=True)
-        text = carried_file("sphinx-revealjs", f"revealjs/{name}").read_text(encoding="utf-8")
+        text = installed_file("sphinx-revealjs", f"revealjs/{name}").read_text(encoding="utf-8")
         to.write_text(re.sub(r"@import url.*", "", text), encoding="utf-8")  # a font
-    shutil.copy(carried_file("sphinx-revealjs", "revealjs/LICENSE"), SLIDES / "reveal.js")
-    shutil.copy(carried_file("sphinx-mathjax-offline", "mathjax/tex-svg.js"), SLIDES)
+    shutil.copy(installed_file("sphinx-revealjs", "revealjs/LICENSE"), SLIDES / "reveal.js")
+    shutil.copy(installed_file("sphinx-mathjax-offline", "mathjax/tex-svg.js"), SLIDES)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""`python -m tutorial_utils`: will this machine run the series?"""
+"""`python -m tutorial_utils` runs the doctor: can this machine run the series?"""
 
 import sys
 

@@ -20,8 +20,8 @@ from tutorial_utils.activations.record_and_edit import edit_activations, read_ac
 from tutorial_utils.decoding import check_finite, end_ids, forward_pass
 from tutorial_utils.encoding import context_length, encode, pad_rows, prompt_ids
 
-# Options of `generate` and the values with which they change nothing.
-PLAIN = {
+# Options of `generate`, each with the value that switches it off.
+SWITCHED_OFF = {
     "temperature": 1.0,
     "min_p": 0.0,
     "typical_p": 1.0,
@@ -34,7 +34,7 @@ PLAIN = {
 
 
 class Samples(NamedTuple):
-    """Continuations: the new text of each prompt, and its mean loss in nats per token (batch,)."""
+    """The new text of each prompt, and the mean loss of that text in nats per token, (batch,)."""
 
     texts: list[str]
     losses: Tensor
@@ -45,18 +45,19 @@ def mean_differences(
 ) -> dict[int, Tensor]:
     """For each layer, the mean activation of `texts` minus that of `others`: {layer: (hidden,)}.
 
-    Each mean is over all tokens of all texts, float32, without padding and without each text's
-    first token, whose activations are far larger in many models.
+    Each mean is taken in float32 over all tokens of all texts, except padding and the first token
+    of each text: in many models the first token's activations are far larger than all others.
     By hand: the lesson on patching and steering.
 
     Raises ValueError for a text of one token only.
     """
     means = []
-    for some in (texts, others):
-        rows = prompt_ids(model, tokenizer, some)
+    for group in (texts, others):
+        rows = prompt_ids(model, tokenizer, group)
         if min(map(len, rows)) == 1:
-            why = "a text has only one token, and the first token is left out"
-            raise ValueError(f"{why}: give longer texts")
+            raise ValueError(
+                "a text has only one token, and the first token is left out: give longer texts"
+            )
         ids, mask = pad_rows(rows, left=False, device=input_device(model)).values()
         activations = read_activations(model, ids, attention_mask=mask)
         mask[:, 0] = 0
@@ -77,19 +78,20 @@ def sample_steered(
 ) -> Samples:
     """Continue each prompt with `strength` times a direction added at each layer of `directions`.
 
-    `directions` are {layer: (hidden,)}, or (batch, 1, hidden) to give each prompt one of its own.
-    They are added at every token, those of the prompt included.
+    `directions` are {layer: (hidden,)}, or {layer: (batch, 1, hidden)} with one direction for each
+    prompt. They are added at every token, also at those of the prompt.
 
-    Tokens are drawn at temperature 1, one text for each prompt, whatever generation_config.json
-    says, with the same random numbers for the same `seed`; the caller's stay as they were. A list
-    of seeds has one for each prompt: rows with equal seeds get equal random numbers, so that what
-    differs between two directions comes less from chance. The loss of a text is what the model
-    *without* the direction thinks of it: how fluent it still is.
-    By hand: the lesson on patching and steering.
+    One text is drawn for each prompt, at temperature 1; settings of generation_config.json that
+    would change this are switched off. The same `seed` gives the same random numbers, and the
+    caller's random state stays as it was. A list of seeds has one for each prompt: rows with equal
+    seeds get equal random numbers, so that less of the difference between two directions is chance.
+
+    The loss of a text is computed by the model *without* the direction. It shows how fluent the
+    text still is: the higher, the less fluent. By hand: the lesson on patching and steering.
 
     Raises ValueError for a prompt that leaves no room for the new tokens in the model's context,
-    for a direction and for logits that are not finite, for a list of seeds of another length than
-    the prompts', and otherwise as `encode`.
+    for a direction or logits that are not finite, for a list of seeds of another length than the
+    prompts', and where `encode` does.
     """
     inputs = encode(model, tokenizer, prompts)
     length = inputs["input_ids"].shape[1]
@@ -113,29 +115,31 @@ def sample_steered(
         return _only_drawn(scores, generators, seeds) if seeds else scores
 
     edits = {layer: partial(_add, strength * vector) for layer, vector in directions.items()}
-    # What generation_config.json may say besides, switched off.
-    said = {name: getattr(model.generation_config, name, None) for name in PLAIN}
-    options = {name: PLAIN[name] for name, value in said.items() if value is not None}
+    # Switch off what generation_config.json sets, and pass nothing that it leaves unset.
+    config = model.generation_config
+    options = {k: off for k, off in SWITCHED_OFF.items() if getattr(config, k, None) is not None}
     options |= {"top_k": 0, "top_p": 1.0, "max_new_tokens": max_new_tokens}
     steered = edit_activations(model, edits) if edits else nullcontext()
     with _seeded(seed if isinstance(seed, int) else 0), torch.inference_mode(), steered:
-        # mypy sees no generate: models get it from a class beside PreTrainedModel.
+        # mypy sees no generate: models inherit it from GenerationMixin, not from PreTrainedModel.
         ids = model.generate(  # type: ignore[operator]
             **inputs, **options, do_sample=True, logits_processor=[draw]
         )
     new = ids[:, length:]
-    plain = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
-    return Samples(tokenizer.batch_decode(new, **plain), _losses(model, inputs, new))
+    texts = tokenizer.batch_decode(
+        new, skip_special_tokens=True, clean_up_tokenization_spaces=False
+    )
+    return Samples(texts, _losses(model, inputs, new))
 
 
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
-    """The same random numbers each time; the caller's own, on every device, stay as they were."""
+    """Draw from `seed` inside the block; afterwards every device has its random state of before."""
     gpus = [device for device in (torch.cuda, torch.xpu) if device.is_available()]
     states = [device.get_rng_state_all() for device in gpus]
     mps = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)  # of the CPU and of every GPU
+        torch.manual_seed(seed)  # on the CPU and on every GPU
         try:
             yield
         finally:
@@ -165,12 +169,16 @@ def _add(vector: Tensor, hidden: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _losses(model: PreTrainedModel, inputs: BatchEncoding, new: Tensor) -> Tensor:
-    """Mean loss (batch,) of the tokens `new` (batch, seq) after `inputs`, up to the first end."""
+    """Mean loss (batch,) of the tokens `new` (batch, seq), up to and including the first end token.
+
+    `inputs` are the prompts that the new tokens continue.
+    """
     is_end = torch.isin(new, torch.tensor(end_ids(model), dtype=new.dtype, device=new.device))
-    counted = is_end.cumsum(dim=1) - is_end.long() == 0  # the end token itself counts
+    counted = is_end.cumsum(dim=1) - is_end.long() == 0  # no end token before this one
     mask = torch.cat([inputs["attention_mask"], counted.long()], dim=1)
-    whole, count = torch.cat([inputs["input_ids"], new], dim=1), new.shape[1] + 1
-    outputs = forward_pass(model, whole, mask, use_cache=False, logits_to_keep=count)
-    logits = outputs.logits[:, -count:-1].float()  # each predicts the token after it
+    ids = torch.cat([inputs["input_ids"], new], dim=1)
+    keep = new.shape[1] + 1  # the logits of the last prompt token predict the first new one
+    outputs = forward_pass(model, ids, mask, use_cache=False, logits_to_keep=keep)
+    logits = outputs.logits[:, -keep:-1].float()
     losses = torch.nn.functional.cross_entropy(logits.transpose(1, 2), new, reduction="none")
     return ((losses * counted).sum(dim=1) / counted.sum(dim=1)).cpu()

@@ -130,5 +130,5 @@ def test_a_layer_that_the_model_leaves_out_is_named(llama):
     read_parts(llama, random_ids(), "mlp")
     handle.remove()
     layer.forward = lambda hidden_states, **kwargs: with_stream(outputs[0], hidden_states)
-    with pytest.raises(ValueError, match="the model left out decoder layer 2, or this part of it"):
+    with pytest.raises(ValueError, match="the model skipped decoder layer 2, or this part of it"):
         read_parts(llama, random_ids(), "mlp")

@@ -104,7 +104,7 @@ def test_layers_without_a_pattern():
     model = architectures.build_if_known("minimax")
     inputs = architectures.inputs_of(model)
     assert list(read_attention(model, **inputs)) == [1, 3]
-    message = "decoder layer 2 gave no attention pattern.*Its attention is no softmax over keys"
+    message = "decoder layer 2 gave no attention pattern.*Its attention is not a softmax over keys"
     with pytest.raises(ValueError, match=message):
         read_attention(model, **inputs, layers=[1, 2])
 

@@ -41,11 +41,11 @@ def a_gpu_beside_the_cpu(cuda, monkeypatch):
     ("cuda", "driver", "why", "todo"),
     [
         (None, "12.4", "built for the CPU only", "--reinstall torch --torch-backend=auto`"),
-        ("13.0", "12.4", "its driver goes up to CUDA 12.4", "--torch-backend=auto`"),
+        ("13.0", "12.4", "its driver supports CUDA up to 12.4", "--torch-backend=auto`"),
         ("12.8", "12.4", "new enough (CUDA 12.4), but torch can't reach it", "torch.cuda.init()"),
         ("13.0", "13.3", "new enough (CUDA 13.3), but torch can't reach it", "torch.cuda.init()"),
         ("12.8", None, "its driver does not answer", "`nvidia-smi` says"),
-        ("13.0", "?", "cannot tell why", "new enough for CUDA 13.0"),
+        ("13.0", "?", "the reason is unknown", "new enough for CUDA 13.0"),
     ],
 )
 @pytest.mark.parametrize("name", ["CUDA Version", "CUDA UMD Version"])
@@ -120,8 +120,8 @@ def test_gpus_are_named_with_their_free_memory(gpu, monkeypatch):
         ((8, 0), "", ""),  # a torch that does not tell
         ((12, 0), "sm_80 sm_90", "--torch-backend=auto`"),
         ((10, 3), "sm_100a", "--torch-backend=auto`"),
-        ((8, 0), "sm_86 compute_86", "whl/cu126` knows older GPUs"),
-        ((6, 1), "sm_75 sm_80 sm_90 compute_90", "whl/cu126` knows older GPUs"),
+        ((8, 0), "sm_86 compute_86", "whl/cu126` supports older GPUs"),
+        ((6, 1), "sm_75 sm_80 sm_90 compute_90", "whl/cu126` supports older GPUs"),
     ],
 )
 def test_a_torch_without_kernels_for_the_gpu(capability, built, todo, gpu):
@@ -141,9 +141,15 @@ def test_a_full_disk(monkeypatch):
 @pytest.mark.parametrize(
     ("variable", "cache", "state", "found", "todo"),
     [
-        ("RUNPOD_POD_ID", "/workspace/huggingface/hub", "ok", "outlives a stop of this RunPod", ""),
-        ("RUNPOD_POD_ID", "/root/.cache/hub", "warning", "is lost", "HF_HOME=/workspace/"),
-        ("COLAB_RELEASE_TAG", "/root/.cache/hub", "warning", "is lost", "%env HF_HOME=/content/"),
+        (
+            "RUNPOD_POD_ID",
+            "/workspace/huggingface/hub",
+            "ok",
+            "models are kept when this RunPod",
+            "",
+        ),
+        ("RUNPOD_POD_ID", "/root/.cache/hub", "warning", "are lost", "HF_HOME=/workspace/"),
+        ("COLAB_RELEASE_TAG", "/root/.cache/hub", "warning", "are lost", "%env HF_HOME=/content/"),
     ],
 )
 def test_a_disk_that_may_not_outlive_a_stop(variable, cache, state, found, todo, monkeypatch):
@@ -177,7 +183,7 @@ def test_a_box_whose_lasting_disks_have_names(tmp_path, monkeypatch):
         ("1.1.11", "7.7.5", "ok", "7.7.5"),
         ("1.1.11", "8.1.9", "warning", "do not fit together"),
         ("3.0.16", "7.7.5", "warning", "do not fit together"),
-        (None, "8.1.9", "warning", "lacks the part that draws them"),
+        (None, "8.1.9", "warning", "lacks the extension that draws them"),
     ],
 )
 def test_whether_widgets_will_show(manager, ipywidgets, state, found, installed):
@@ -189,6 +195,6 @@ def test_whether_widgets_will_show(manager, ipywidgets, state, found, installed)
 
 def test_widgets_where_another_program_draws_them(installed, monkeypatch):
     installed(jupyterlab=None)
-    assert one(machine.widgets()).found == "drawn by the editor that you use"
+    assert one(machine.widgets()).found == "drawn by your editor"
     monkeypatch.setenv("COLAB_RELEASE_TAG", "release-1")
     assert one(machine.widgets()).found == "drawn by Colab"

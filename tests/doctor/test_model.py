@@ -76,20 +76,20 @@ def test_access_that_is_not_granted(error, found, todo, monkeypatch):
     [
         (40, 100, "ok", "8,030,261,248 parameters, 29.9 GiB in float32; it fits on cpu"),
         (20, 100, "problem", "there is not enough memory"),
-        (40, 20, "problem", "the disk for models has less"),
+        (40, 20, "problem", "the disk for models has less room"),
     ],
 )
 def test_whether_it_fits_before_it_is_downloaded(free, disk, state, found, monkeypatch):
     """Llama-3.1-8B, of which nothing but the configuration is ever asked for."""
     config = transformers.LlamaConfig(**gpu.SIZES["8b"])
     monkeypatch.setattr(huggingface_hub.HfApi, "auth_check", lambda self, name: None)
-    monkeypatch.setattr(model, "read_config", lambda source, label, *, here: config)
+    monkeypatch.setattr(model, "read_config", lambda source, label, *, on_disk: config)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     monkeypatch.setattr(memory, "free_memory", lambda device: free * 2**30)
     usage = shutil._ntuple_diskusage(0, 0, disk * 2**30)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     checks = chosen("meta-llama/Llama-3.1-8B", monkeypatch)
-    assert checks["TUTORIAL_MODEL"].found.endswith("downloaded when it is first loaded")
+    assert checks["TUTORIAL_MODEL"].found.endswith("the first load downloads it")
     assert checks["does it fit"].state == state and found in checks["does it fit"].found
     assert bool(checks["does it fit"].todo) == (state == "problem")
 
@@ -156,10 +156,10 @@ def test_no_folder_ends_the_doctor(name, llama, tmp_path, monkeypatch):
     ("template", "state", "said"),
     [
         (None, "ok", "none: this is a base model"),
-        ("{% for m in messages %}{{ m['content'] }}{% endfor %}", "ok", "no second BOS"),
-        ("{{ bos_token }}{{ messages[0]['content'] }}", "warning", "gets a second BOS"),
+        ("{% for m in messages %}{{ m['content'] }}{% endfor %}", "ok", "adds no second BOS"),
+        ("{{ bos_token }}{{ messages[0]['content'] }}", "warning", "adds a second BOS"),
         ("{{ raise_exception('system message first') }}", "warning", "system message first"),
-        ({"tool_use": "x", "rag": "y"}, "warning", "refuses a question alone"),
+        ({"tool_use": "x", "rag": "y"}, "warning", "refuses a single question"),
     ],
 )
 def test_the_chat_template(template, state, said, llama, tmp_path, monkeypatch):
@@ -180,9 +180,9 @@ def test_whether_an_8b_model_fits_counts_the_bits(monkeypatch):
         empty = transformers.AutoModelForCausalLM.from_config(
             transformers.LlamaConfig(**gpu.SIZES["8b"])
         )
-    assert "TUTORIAL_QUANTIZE=4bit" in model.fits(empty, "x", here=True).todo
+    assert "TUTORIAL_QUANTIZE=4bit" in model.fits(empty, "x", on_disk=True).todo
     monkeypatch.setenv("TUTORIAL_QUANTIZE", "4bit")
-    check = model.fits(empty, "x", here=True)
+    check = model.fits(empty, "x", on_disk=True)
     assert check.state == "problem"  # float32 at both ends
-    check = model.fits(empty.to(torch.float16), "x", here=True)
+    check = model.fits(empty.to(torch.float16), "x", on_disk=True)
     assert check.state == "ok" and "GiB in 4 bits" in check.found

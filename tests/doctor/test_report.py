@@ -144,7 +144,7 @@ def test_the_short_report():
     assert [line.split()[1] for line in lines[:2]] == ["device", "disk"]
     assert lines[-1] == "The series runs here." and "Python" not in lines[0]
     checks.append(Check("shipped model", "problem", "broken", "mend it"))
-    assert short_report(checks).endswith("Problems: 1. What to do is next to ->.")
+    assert short_report(checks).endswith("Problems: 1. Each -> says what to do.")
 
 
 def test_the_report_reads_well_line_by_line():

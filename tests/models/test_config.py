@@ -25,14 +25,14 @@ def test_a_broken_configuration(llama, tmp_path):
     (folder / "config.json").write_text("{")
     assert "config.json is not JSON text" in refusal(OSError, folder)
     (folder / "config.json").write_text("{}")
-    assert "no config.json that says what kind" in refusal(OSError, folder)
+    assert "no config.json, which says what kind" in refusal(OSError, folder)
 
 
 def test_models_of_another_kind(llama, tmp_path):
     for settings, kind in (
         (BertConfig(), "an encoder-only model (bert)"),
         (T5Config(), "an encoder-decoder model (t5)"),
-        (CLIPConfig(), "no causal language model (clip)"),
+        (CLIPConfig(), "not a causal language model (clip)"),
     ):
         folder = copy_of(llama, tmp_path / settings.model_type)
         settings.save_pretrained(folder)
@@ -93,7 +93,9 @@ def test_settings_of_another_form_of_outputs_are_left_out(llama, gpt2, tmp_path)
 )
 def test_an_attention_that_is_not_there(asked, key, llama, tmp_path):
     folder = copy_of(llama, tmp_path / "x", **{key: asked})
-    with pytest.warns(UserWarning, match=f"attention of {asked}; that of torch is used"):
+    with pytest.warns(
+        UserWarning, match=f"attention of {asked}; torch's own attention is used instead"
+    ):
         model, _ = load_model(folder)
     plain, tokenizer = load_model(llama)
     assert model.config._attn_implementation == plain.config._attn_implementation
@@ -110,7 +112,7 @@ def test_settings_of_the_next_version_are_not_overlooked(llama, gpt2, tmp_path):
             make, tmp_path / make.name, transformers_version=NEXT, new_positions={"base": 500000}
         )
         text = refusal(OSError, folder)
-        assert f"written by transformers {NEXT}, and {OWN}" in text
+        assert f"written by transformers {NEXT}. transformers {OWN}, which is installed" in text
         assert "new_positions" in text and "pip install -U transformers" in text
 
 
@@ -163,7 +165,9 @@ def test_rotary_positions_of_transformers_5(rope, lost, written, monkeypatch):
     old.rope_parameters = rope
     settings = {"rope_parameters": rope, "transformers_version": written}
     if lost:
-        with pytest.raises(OSError, match=r"overlooks in its config\.json: rope_parameters"):
+        with pytest.raises(
+            OSError, match=r"ignores these keys of its config\.json: rope_parameters"
+        ):
             config._check_version(settings, old, "x")
     else:
         config._check_version(settings, old, "x")

@@ -74,7 +74,7 @@ def test_a_file_is_unpacked_once_and_said_so_first(kept, tmp_path, capsys):
     weights = write_llama(file)
     model, tokenizer = load_model(file, device="cpu")
     said = capsys.readouterr().out
-    assert "tiny.gguf is unpacked once" in said and str(kept) in said
+    assert "Unpacking tiny.gguf once" in said and str(kept) in said
     embedding = model.get_input_embeddings().weight
     want = weights["token_embd.weight"].to(torch.bfloat16).float()
     assert torch.equal(embedding, want), "bfloat16 on disk"
@@ -82,7 +82,7 @@ def test_a_file_is_unpacked_once_and_said_so_first(kept, tmp_path, capsys):
     assert tokenizer.vocab_size == VOCAB
     load_model(file, device="cpu")
     assert "unpacked" not in capsys.readouterr().out
-    assert not list(kept.rglob("*.begun"))
+    assert not list(kept.rglob("*.unfinished"))
 
 
 @pytest.mark.parametrize("content", [b"", b"GGUF", b"<html>no</html>" * 50])

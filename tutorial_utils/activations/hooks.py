@@ -1,8 +1,8 @@
 """Call a function on the residual stream at chosen decoder layers of a model.
 
-The lesson on hooks derives the hooks themselves by hand. This module puts them in, checks what
-they see, and takes them out whatever happens. It is written to cost little: on a model of a few
-million parameters a hook that takes 10 microseconds is felt.
+The lesson on hooks derives the hooks themselves by hand. This module registers them, checks what
+they see, and removes them whatever happens. It is written to be fast: on a model of a few million
+parameters, even 10 microseconds per hook slow the model down noticeably.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ LayerFunction = Callable[[int, Tensor], "Tensor | None"]
 
 
 class Stop(Exception):
-    """Raised to leave the forward pass; its argument is what the one who waits for it wants."""
+    """Raised by a hook to end the forward pass; its argument is for the code that catches it."""
 
 
 @contextmanager
@@ -38,13 +38,13 @@ def hooked_layers(
 ) -> Iterator[None]:
     """Call `functions[number](number, hidden)` at each of these layers while the block runs.
 
-    `hidden` is (batch, seq, hidden); it is not validated here, callers use `check_stream`. A tensor
-    that the function returns takes its place; None changes nothing. `start_pass` is a forward
-    pre-hook for the part that runs the layers, `end_pass` a forward hook for it, and `see_inputs` a
-    forward pre-hook for each part around it.
+    `hidden` is (batch, seq, hidden). It is not checked here: the function calls `check_stream`. A
+    tensor that the function returns replaces it; None changes nothing. `start_pass` is a forward
+    pre-hook for the module that runs the layers, and `end_pass` a forward hook for it. `see_inputs`
+    is a forward pre-hook for each module around that one.
 
     Raises ValueError while another thread has such a block open on this model: the hooks of each
-    would act on the passes of the other. Passes themselves may run in any thread.
+    thread would act on the passes of the other. The passes themselves may run in any thread.
     """
     handles, layers, scope, owner = [], list(where.layers), _scope.get(), where.owners[-1]
     threads = _enter(owner, scope)
@@ -81,10 +81,10 @@ def hooked_layers(
 def hooked_modules(
     where: DecoderLayers, hooks: Iterable[tuple[Callable, Callable]]
 ) -> Iterator[None]:
-    """Put hooks on parts of decoder layers while the block runs, as `hooked_layers` on the layers.
+    """Put hooks on modules inside the decoder layers while the block runs.
 
-    hooks: pairs of a module's method to register with, such as `module.register_forward_hook`, and
-        a hook that takes the arguments by name too.
+    hooks: pairs of a method that registers, such as `module.register_forward_hook`, and a hook for
+        it that also takes the keyword arguments (`with_kwargs=True`).
     """
     scope = _scope.get()
     with hooked_layers(where, {}), ExitStack() as stack:
@@ -94,7 +94,7 @@ def hooked_modules(
 
 
 def _before_first_layer(function: LayerFunction, scope: object) -> Callable:
-    """A hook for layer 0, which is what goes into the first decoder layer."""
+    """A hook for layer 0, the input of the first decoder layer."""
 
     def before(module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
         if _scope.get() is not scope:
@@ -110,7 +110,7 @@ def _before_first_layer(function: LayerFunction, scope: object) -> Callable:
 
 
 def _after_layer(number: int, function: LayerFunction, scope: object) -> Callable:
-    """A hook for layer i, which is what comes out of the ith decoder layer."""
+    """A hook for layer i, the output of the ith decoder layer."""
 
     def after(module: nn.Module, args: tuple, output: Any) -> object:
         if _scope.get() is not scope:
@@ -133,7 +133,7 @@ def check_stream(number: int, hidden: object, width: int | None) -> None:
 
 
 def run_edit(edit: Callable[[Tensor], Tensor], given: Tensor, what: str) -> Tensor:
-    """What `edit` makes of `given`; ValueError for another shape, dtype or device."""
+    """Return `edit(given)`; ValueError if its shape, dtype or device is not that of `given`."""
     new = edit(given)
     found, wanted = (
         f"{tuple(t.shape)}, {t.dtype}, {t.device}" if isinstance(t, Tensor) else repr(t)
@@ -144,15 +144,16 @@ def run_edit(edit: Callable[[Tensor], Tensor], given: Tensor, what: str) -> Tens
     return new
 
 
-_lock = threading.RLock()  # a block may end in a garbage collection, which can come anywhere
-# The threads that have blocks open, by the part that runs the layers, a thread for each block.
+# Reentrant, because garbage collection can end a block anywhere, also while this lock is held.
+_lock = threading.RLock()
+# For each module that runs decoder layers: the thread of each block that is open on it.
 _threads: weakref.WeakKeyDictionary[nn.Module, list] = weakref.WeakKeyDictionary()
 
 
 def _enter(owner: nn.Module, scope: object) -> list[threading.Thread]:
-    """The threads that have blocks open here, this one added."""
+    """Add this thread to those that have blocks open on this module, and return them all."""
     thread = threading.current_thread()
-    if scope is not None:  # no other thread's pass runs in this aside
+    if scope is not None:  # inside `aside`, hooks never see the passes of other threads
         return [thread]
     with _lock:
         threads = _threads.get(owner)
@@ -163,19 +164,19 @@ def _enter(owner: nn.Module, scope: object) -> list[threading.Thread]:
                 raise ValueError(
                     "another thread records or edits the activations of this model at the moment, "
                     "and the two would act on each other's forward passes: let one finish first, "
-                    "or give each thread a model of its own"
+                    "or load one model for each thread"
                 )
         threads.append(thread)
         return threads
 
 
-# Which `aside` the code that runs now is in. A thread begins outside of all of them.
+# The `aside` block that the current code runs in, if any. A new thread begins outside of all.
 _scope: ContextVar[object] = ContextVar("the aside around this forward pass", default=None)
 
 
 @contextmanager
 def aside() -> Iterator[None]:
-    """Run the model for a purpose of one's own: only hooks put in inside this block see it."""
+    """Run the model unseen by the hooks outside: only hooks registered inside this block act."""
     before = _scope.set(object())
     try:
         yield
@@ -187,8 +188,8 @@ def _in_scope(scope: object, hook: Callable) -> Callable:
     return lambda *args: hook(*args) if _scope.get() is scope else None
 
 
-# A graph made before does not see hooks put in later, so compiled code runs as plain Python while
-# a block is open. The setting is one for the whole process: the last block to end undoes it.
+# A compiled graph does not see hooks that are registered later. So compiled code runs as plain
+# Python while a block is open. The setting is global: the last block that ends resets it.
 _open_blocks = 0
 _uncompiled: list[AbstractContextManager] = []
 
@@ -198,9 +199,9 @@ def _stop_compiling() -> None:
     with _lock:
         if not _open_blocks:
             if hasattr(torch.compiler, "set_stance"):  # from torch 2.6 on
-                _uncompiled.append(torch.compiler.set_stance("force_eager"))  # holds from here on
-            elif "torch._dynamo.eval_frame" in sys.modules:  # else nothing has been compiled
-                _uncompiled.append(_compiled_code_left_out())
+                _uncompiled.append(torch.compiler.set_stance("force_eager"))  # takes effect at once
+            elif "torch._dynamo.eval_frame" in sys.modules:  # if not, nothing is compiled yet
+                _uncompiled.append(_force_eager())
                 _uncompiled[0].__enter__()
         _open_blocks += 1
 
@@ -213,10 +214,11 @@ def _compile_again() -> None:
             _uncompiled.pop().__exit__(None, None, None)
 
 
-def _compiled_code_left_out() -> AbstractContextManager:
-    """What `set_stance("force_eager")` does, for torch 2.4 and 2.5, which have no such setting.
+def _force_eager() -> AbstractContextManager:
+    """Do what `set_stance("force_eager")` does, for torch 2.4 and 2.5, which lack that function.
 
-    There a compiled function sets a callback that finds its graphs, and runs: it is set to None.
+    In these versions a compiled function sets a callback that looks up its graphs. Setting None
+    instead makes it run as plain Python.
     """
     module = sys.modules["torch._dynamo.eval_frame"]
     name = "_maybe_set_eval_frame" if hasattr(module, "_maybe_set_eval_frame") else "set_eval_frame"

@@ -1,4 +1,4 @@
-"""What the forward pass of a model takes, and what it does with it."""
+"""The inputs of a model's forward pass: their names, their device, and the use of the mask."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from transformers.utils import generic
 from tutorial_utils.activations.hooks import Stop, aside, hooked_layers
 from tutorial_utils.activations.layers import locate
 
-if TYPE_CHECKING:  # at run time it would bring in all that transformers can do, in seconds
+if TYPE_CHECKING:  # importing this at run time would take seconds
     from transformers import PreTrainedModel
 
-# What every model may be given: what a tokenizer makes, and what goes down as **kwargs in
-# transformers (where this version lists it) and in peft.
+# Inputs that every model may get: those that a tokenizer returns, and those that transformers (if
+# this version lists them) and peft pass on as **kwargs.
 ALWAYS_KNOWN = {
     *("attention_mask", "token_type_ids", "return_dict"),
     *getattr(getattr(generic, "TransformersKwargs", None), "__annotations__", ()),
@@ -29,7 +29,7 @@ ALWAYS_KNOWN = {
 
 
 def parameters(module: nn.Module) -> tuple[str, ...]:
-    """The names of what a module's `forward` takes, in order."""
+    """The names of the parameters of a module's `forward`, in order."""
     return _names(type(module).forward)
 
 
@@ -46,10 +46,10 @@ def named_arguments(module: nn.Module, args: tuple, kwargs: Mapping) -> Mapping[
 def check_options(
     model: nn.Module, given: Iterable[str], function: str, options: Iterable[str]
 ) -> None:
-    """Raise TypeError for a name that `function` was given and the model's forward doesn't know.
+    """Raise TypeError for an option of `function` that the model's forward does not know.
 
-    Many models take **kwargs and drop what they do not know, so that a misspelt option has no
-    effect and nobody says so. `options` are the function's own, for the message.
+    Many models accept **kwargs and ignore what they do not know, so a misspelt option would go
+    unnoticed. `options` are the function's own options, for the message.
     """
     unknown = set(given) - ALWAYS_KNOWN - {*parameters(model)}
     if not unknown:
@@ -66,13 +66,13 @@ def check_options(
 
 
 def input_device(model: nn.Module) -> torch.device:
-    """Where the model's embedding is computed: the place for token ids."""
+    """The device on which the model's embedding is computed, and so the device for token ids."""
     embedding = cast("PreTrainedModel", model).get_input_embeddings()
-    # What is offloaded lies on "meta", and accelerate's hook, or one of several, knows better.
+    # Offloaded weights are on "meta". Then accelerate's hook knows where they are computed with.
     hook = getattr(embedding, "_hf_hook", None)
-    places = [getattr(each, "execution_device", None) for each in getattr(hook, "hooks", [hook])]
-    places += [weight.device for weight in embedding.parameters()]
-    return torch.device(next(place for place in places if place is not None))
+    devices = [getattr(each, "execution_device", None) for each in getattr(hook, "hooks", [hook])]
+    devices += [weight.device for weight in embedding.parameters()]
+    return torch.device(next(device for device in devices if device is not None))
 
 
 _ignores: weakref.WeakKeyDictionary[nn.Module, bool] = weakref.WeakKeyDictionary()
@@ -81,9 +81,9 @@ _ignores: weakref.WeakKeyDictionary[nn.Module, bool] = weakref.WeakKeyDictionary
 def ignores_mask(model: nn.Module) -> bool:
     """Whether padding on the left changes what this model computes for the tokens after it.
 
-    So it is in RWKV, xLSTM and RecurrentGemma, which read the padding as text whatever the mask
-    says: a prompt in such a batch does not give what it gives alone. Found out once for a model, by
-    what its layers take, or by a forward pass over two rows that differ in their padding only.
+    RWKV, xLSTM and RecurrentGemma ignore the mask and read the padding as text, so in a padded
+    batch a prompt gets other activations than alone. This is found out once per model: from the
+    parameters of its layers, or by a forward pass over two rows that differ only in their padding.
     """
     known = _ignores.get(model)
     if known is None:
@@ -111,12 +111,12 @@ def _padding_matters(model: nn.Module) -> bool:
             model(input_ids=ids, attention_mask=mask, use_cache=False)
         except Stop as reached:
             seen = reached.args[0]
-        except (RuntimeError, TypeError, ValueError):  # a model that wants more than token ids
+        except (RuntimeError, TypeError, ValueError):  # the model needs other inputs too
             return False
     if seen is None:
         raise ValueError(
-            "the model leaves its last decoder layer out just now, as in assisted decoding with an "
-            "early exit: what it computes there cannot be told by layer number"
+            "the model skips its last decoder layer at the moment, as in assisted decoding with an "
+            "early exit: such a pass cannot be recorded by layer number"
         )
     one, other = seen[:, -1].float()
     tolerance = torch.finfo(seen.dtype).eps ** 0.5 * one.abs().max()

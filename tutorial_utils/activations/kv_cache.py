@@ -1,9 +1,9 @@
-"""Recognise a KV cache, whatever its form: an object of transformers, or lists of tensors.
+"""Recognise a KV cache, whether it is an object of transformers or lists of tensors.
 
-The recorder appends a forward pass to what it has if that pass is given the cache which the pass
-before left. So it must find a cache among what a model takes and returns, tell one cache from
-another, know how many tokens are in it, and notice that its rows changed places. Caches have many
-classes and forms, and most say nothing of this: what they hold is looked at instead.
+The recorder appends a forward pass to its record if that pass continues the cache of the pass
+before. So it must find the cache among a model's inputs and outputs, tell caches apart, count their
+tokens, and notice when their rows were reordered. Caches have many classes, and most offer no way
+to ask for this. So this module looks at the tensors inside.
 """
 
 from __future__ import annotations
@@ -14,28 +14,28 @@ from torch import Tensor
 
 
 def cache_candidates(values: Iterable) -> list:
-    """Of what a model takes or returns, that which may be a KV cache or hold one."""
+    """Those of a model's inputs or outputs that may be a KV cache or contain one."""
     return [value for value in values if value is not None and type(value) not in (Tensor, bool)]
 
 
 def is_cache(value: object) -> bool:
-    """Whether this is a cache object of transformers, which can tell its number of tokens."""
+    """Whether this is a cache object of transformers, which knows its number of tokens."""
     return hasattr(value, "get_seq_length")
 
 
-def cache_length(cache: object, otherwise: int) -> int:
-    """Number of tokens in a KV cache; `otherwise` where it cannot tell, as with state spaces."""
+def cache_length(cache: object, default: int) -> int:
+    """Number of tokens in a KV cache; `default` if it does not say, as in state space models."""
     count = getattr(cache, "get_seq_length", None)
     try:
-        return otherwise if count is None else int(count())
+        return default if count is None else int(count())
     except ValueError:
-        return otherwise
+        return default
 
 
 def cache_identity(value: object) -> object:
-    """What stays the same object from pass to pass: the cache, or the first tensor of its lists.
+    """The object that stays the same between passes: the cache, or the first tensor in its lists.
 
-    None for what cannot be a cache.
+    None if `value` cannot be a cache.
     """
     if isinstance(value, Tensor):
         return None
@@ -47,7 +47,7 @@ def cache_identity(value: object) -> object:
 def first_batch_tensor(value: object, depth: int = 4) -> Tensor | None:
     """The first tensor in a cache that has a row for each row of the batch.
 
-    A cache whose rows were moved, as beam search does, holds another tensor there.
+    After beam search has reordered the rows of a cache, it is another tensor.
     """
     if isinstance(value, Tensor):
         return value if value.dim() > 2 else None

@@ -1,6 +1,7 @@
-"""The parts of a decoder layer: attention and MLP, what they add to the residual stream.
+"""The two parts of a decoder layer, attention and MLP: what each adds to the residual stream.
 
-Decoder layers are numbered from 1. Layer i's parts lead from layer i - 1 of the stream to layer i.
+Decoder layers are numbered from 1. What the parts of decoder layer i add changes the stream of
+layer i - 1 into that of layer i.
 """
 
 from __future__ import annotations
@@ -27,14 +28,14 @@ from tutorial_utils.activations.record_and_edit import read_activations
 Layers = int | slice | Iterable[int] | None  # as the caller gives them
 OPTIONS = ("layers", "positions")
 
-# What the two parts of a decoder layer are called, in the architectures of transformers.
+# The names of the two parts of a decoder layer, in the architectures of transformers.
 PARTS = {
     "attention": ("self_attn", "attn", "self_attention", "attention"),
     "mlp": ("mlp", "feed_forward", "ffn", "block_sparse_moe", "fc2"),
 }
-# What the matrix that puts the heads together is called there.
+# The names of attention's output matrix there, which combines the heads.
 OUTPUT = ("o_proj", "out_proj", "c_proj", "dense", "Wo")
-# What norms behind the two parts are called, before what they give is added to the stream.
+# The names of norms that are applied to the output of the two parts before it is added.
 BEHIND = (
     ("post_self_attn_layernorm", "post_mlp_layernorm"),  # GLM 4
     ("post_norm1", "post_norm2"),  # HyperCLOVA X
@@ -47,8 +48,8 @@ def find_part(model: nn.Module, part: str, layer: int) -> nn.Module:
     """The module that computes this part, "attention" or "mlp", of the decoder layer `layer`.
 
     Raises:
-        ValueError: for another part, for a layer that is not there, and for a layer in which not
-            one module is known as this part.
+        ValueError: for another part, for a layer that is not there, and for a layer that has no
+            single module known as this part.
     """
     if part not in PARTS:
         raise ValueError(f'part is None, "attention" or "mlp", not {part!r}')
@@ -69,7 +70,7 @@ def find_part(model: nn.Module, part: str, layer: int) -> nn.Module:
 
 
 def find_output_matrix(attention: nn.Module) -> nn.Module | None:
-    """The module inside `attention` that takes all heads, side by side, back to the stream."""
+    """The output matrix of `attention`, which maps all heads, side by side, to the stream."""
     found = [
         module
         for name, module in attention.named_modules()
@@ -79,7 +80,7 @@ def find_output_matrix(attention: nn.Module) -> nn.Module | None:
 
 
 def find_norm_behind(layer: nn.Module, part: str) -> nn.Module | None:
-    """The norm that a decoder layer applies to what a part gives, before it is added (Gemma 2)."""
+    """The norm between the output of a part and its addition to the stream, as in Gemma 2."""
     children = dict(layer.named_children())
     pair = next((names for names in BEHIND if set(names) <= {*children}), None)
     return None if pair is None else children[pair[list(PARTS).index(part)]]
@@ -118,19 +119,20 @@ def choose(positions: Positions, mask: object) -> Callable[[Tensor], Tensor]:
 def run_up_to(
     layer: int, model: nn.Module, input_ids: Tensor, positions: Positions, inputs: dict[str, Any]
 ) -> None:
-    """Run the model up to this decoder layer: no head, no KV cache, no gradients.
+    """Run the model up to this decoder layer: no logits, no KV cache, no gradients.
 
-    The recorder looks at positions and mask on the way, and refuses what it must.
+    The recorder checks positions and mask on the way. What it records is not used.
     """
-    least = [0] if positions is None else positions
-    read_activations(model, input_ids, layers=layer, positions=least, **inputs)
+    if positions is None:
+        positions = [0]  # record as little as possible
+    read_activations(model, input_ids, layers=layer, positions=positions, **inputs)
 
 
 def in_order(kept: dict[int, Tensor], numbers: list[int]) -> dict[int, Tensor]:
-    """What was kept of these decoder layers, in this order; ValueError where one is missing."""
+    """The tensors of these decoder layers, in this order; ValueError if one is missing."""
     for number in numbers:
         if number not in kept:
-            raise ValueError(f"the model left out decoder layer {number}, or this part of it")
+            raise ValueError(f"the model skipped decoder layer {number}, or this part of it")
     return {number: kept[number] for number in numbers}
 
 
@@ -143,12 +145,13 @@ def read_parts(
     positions: Positions = None,
     **inputs: object,
 ) -> dict[int, Tensor]:
-    """What "attention" or "mlp" gives out in each decoder layer: {layer: (batch, seq, hidden)}.
+    """The output of "attention" or "mlp" in each decoder layer: {layer: (batch, seq, hidden)}.
 
-    Layer i is the ith decoder layer, from 1: what its part adds to the residual stream on the way
-    from layer i - 1 to layer i. (A few architectures, such as Gemma 2, normalise it in between.)
-    `layers` are all by default, `positions` as in `record_activations`, and `inputs` is what else
-    the model takes. By hand: the lesson on patching and steering.
+    Layer i is the ith decoder layer, from 1. The output is added to the residual stream; a few
+    architectures, such as Gemma 2, normalise it first.
+
+    `layers` are all by default, `positions` is as in `record_activations`, and `inputs` are further
+    inputs of the model. By hand: the lesson on patching and steering.
     """
     check_options(model, inputs, "read_parts", ("part", *OPTIONS))
     kept: dict[int, Tensor] = {}
@@ -169,14 +172,14 @@ def read_parts(
 def hooked_part(
     model: nn.Module, part: str, layer: int, batch: int, function: Callable[[Tensor], Tensor | None]
 ) -> Iterator[None]:
-    """Call `function` on what this part of a layer adds; what it returns is added in its place."""
+    """Call `function` on the output of this part; a tensor that it returns is added instead."""
 
     def hook(module: nn.Module, args: tuple, kwargs: dict, output: Any) -> object:
-        is_many = isinstance(output, (tuple, list))  # attention gives its weights too
-        given = output[0] if is_many else output
+        has_more = isinstance(output, (tuple, list))  # attention also returns its weights
+        given = output[0] if has_more else output
         if not isinstance(given, Tensor):
             raise ValueError(f"the {part} of decoder layer {layer} gives {type(given).__name__}")
-        # BLOOM and MPT add the stream inside of the part: taken off here, and put back below.
+        # In BLOOM and MPT the part itself adds the stream: subtract it here, add it again below.
         stream: Any = named_arguments(module, args, kwargs).get("residual", 0)
         added = given - stream
         if given.dim() == 2:  # OPT's is (batch * seq, hidden)
@@ -185,7 +188,7 @@ def hooked_part(
         if new is None:
             return None
         new = new.reshape(given.shape) + stream
-        return type(output)([new, *output[1:]]) if is_many else new
+        return type(output)([new, *output[1:]]) if has_more else new
 
     module = find_part(model, part, layer)
     with hooked_modules(locate(model), [(module.register_forward_hook, hook)]):

@@ -1,4 +1,4 @@
-"""Attention patterns: where each head looks.
+"""Attention patterns: which tokens each head attends to.
 
 Decoder layers are numbered from 1, heads from 0.
 """
@@ -19,27 +19,27 @@ from tutorial_utils.activations.parts import Layers, decoder_layers, find_part, 
 
 NO_PATTERN = (
     "decoder layer {} gave no attention pattern (batch, head, query, key), rows of weights from 0 "
-    "to 1: {}. Its attention is no softmax over keys, or its code keeps the pattern to itself"
+    "to 1: {}. Its attention is not a softmax over keys, or its code does not return the pattern"
 )
 
 
 def read_attention(
     model: nn.Module, input_ids: Tensor, layers: Layers = None, **inputs: object
 ) -> dict[int, Tensor]:
-    """Where each head looks: `{layer: pattern (batch, head, query, key)}`, rows of weights.
+    """Read attention patterns: `{layer: (batch, head, query, key)}`, rows of weights from 0 to 1.
 
-    The model runs once on `input_ids` `(batch, seq)`, up to the last of `layers`, with its
-    attention written out in PyTorch ("eager"), since faster code never makes the pattern; then its
-    settings are as they were.
+    The model runs on `input_ids` `(batch, seq)` up to the last of `layers`. It runs with attention
+    in plain PyTorch ("eager"), because faster implementations never compute the pattern. Its
+    settings are restored afterwards.
 
     Args:
         model: a causal language model.
         input_ids: `(batch, seq)`.
         layers: numbers of decoder layers, from 1; None means all whose attention has a pattern.
-        inputs: what else the model takes, such as `attention_mask`.
+        inputs: further inputs of the model, such as `attention_mask`.
 
     Raises:
-        ValueError: for a layer that is not there, or whose attention gives no pattern.
+        ValueError: for a layer that is not there, or whose attention returns no pattern.
         TypeError: for an option that neither this function nor the model knows.
     """
     check_options(model, inputs, "read_attention", ("layers",))
@@ -54,20 +54,20 @@ def read_attention(
         ]
         with hooked_modules(locate(model), hooks), _eager_attention(model):
             run_up_to(max(asked), model, input_ids, None, inputs)
-        # Some keep the pattern to themselves unless told to give it.
-        asked = {n: m for n, m in asked.items() if n in faults and _can_be_told(m, inputs)}
+        # Some attentions return the pattern only if output_attentions is set.
+        asked = {n: m for n, m in asked.items() if n in faults and _can_ask_for_it(m, inputs)}
         inputs = {**inputs, "output_attentions": True}
     if faults and (layers is not None or not patterns):
         raise ValueError(NO_PATTERN.format(*next(iter(faults.items()))))
     return in_order(patterns, [number for number in attentions if number not in faults])
 
 
-def _can_be_told(attention: nn.Module, inputs: dict[str, object]) -> bool:
+def _can_ask_for_it(attention: nn.Module, inputs: dict[str, object]) -> bool:
     return "output_attentions" in parameters(attention) and "output_attentions" not in inputs
 
 
 def _attentions(model: nn.Module, layers: Layers) -> dict[int, nn.Module]:
-    """The attention of each of these layers; where None are named, of those that have one."""
+    """The attention of each of these layers; if `layers` is None, of all that have one."""
     found, numbers = {}, decoder_layers(model, layers)
     for number in numbers:
         try:
@@ -98,7 +98,7 @@ def _keep_pattern(patterns: dict[int, Tensor], faults: dict[int, str], layer: in
 
 @contextmanager
 def _eager_attention(model: nn.Module) -> Iterator[None]:
-    """Run the model with attention in plain PyTorch; its settings come back afterwards."""
+    """Run the model with attention in plain PyTorch; restore its settings afterwards."""
     found = [c for module in model.modules() for c in _configs(getattr(module, "config", None))]
     before = [(c, c._attn_implementation) for c in found if hasattr(c, "_attn_implementation")]
     try:
@@ -106,12 +106,13 @@ def _eager_attention(model: nn.Module) -> Iterator[None]:
             config._attn_implementation = "eager"
         yield
     finally:
-        for config, name in before:  # a whole sets its parts too: they come later
+        # Setting an outer configuration also sets those inside it, so the inner ones come later.
+        for config, name in before:
             config._attn_implementation = name
 
 
 def _configs(config: Any) -> Iterator[Any]:
-    """A configuration and those of the parts of a composite model, from the whole inwards."""
+    """A configuration and, for a composite model, those inside it, from the outside inwards."""
     yield config
     for name in getattr(config, "sub_configs", ()):
         yield from _configs(getattr(config, name, None))

@@ -23,35 +23,41 @@ def check_positions(positions: Positions) -> str | list[int] | None:
 
 def listed_columns(positions: list[int], seq: int) -> Tensor:
     """The columns asked for, (1, positions); ValueError for one that is not among `seq`."""
-    for place in positions:
-        if not -seq <= place < seq:
+    for number in positions:
+        if not -seq <= number < seq:
             last = seq - 1
-            raise ValueError(f"position {place} is not in this input: it has positions 0 to {last}")
+            raise ValueError(
+                f"position {number} is not in this input: it has positions 0 to {last}"
+            )
     return torch.tensor([positions])
 
 
 def real_tokens(mask: object, seq: int, past: int | None) -> Tensor | None:
-    """Which of the tokens of a pass are not padding, (batch, seq); None where all are real.
+    """Which tokens of a pass are not padding, (batch, seq); None if all are real.
 
-    `mask` is as the caller gave it to the model, (batch, all tokens so far). Inside `generate`
-    transformers may have made it (batch, 1, query, key), one for each kind of layer: there a token
-    is real if it may look at itself. `seq` counts the tokens of this pass, `past` those that the
-    KV cache holds before it; None where it cannot tell. ValueError for a mask of another form.
+    `mask` is the attention mask that the model was given, (batch, all tokens so far). Inside
+    `generate`, transformers may have replaced it by masks of shape (batch, 1, query, key), one for
+    each kind of layer. In such a mask a token is real if it may attend to itself.
+
+    `seq` is the number of tokens in this pass. `past` is the number of tokens in the KV cache
+    before it, or None if the cache does not say. Raises ValueError for a mask of another form.
     """
     given = mask
-    if isinstance(mask, Mapping):  # None for a kind of layer: nothing is hidden but the future
+    if isinstance(mask, Mapping):
+        # If one kind of layer has no mask, it hides only the future: there is no padding.
         mask = None if any(m is None for m in mask.values()) else next(iter(mask.values()))
     if mask is None:
         return None
     if isinstance(mask, Tensor) and mask.dim() == 2:
-        # It covers the earlier tokens too, and with a static cache some models add those to come.
+        # The mask covers the earlier tokens too. With a static cache, some models also give it
+        # columns for tokens that are still to come.
         end = mask.shape[1] if past is None else min(past + seq, mask.shape[1])
         return mask[:, max(end - seq, 0) : end] != 0
     if isinstance(mask, Tensor) and mask.dim() == 4 and mask.shape[2] == seq <= mask.shape[3]:
-        # The keys are all tokens so far, or, in a sliding window, the last of them.
-        own_key = min(past or 0, mask.shape[3] - seq)
-        at_itself = mask[:, 0].diagonal(own_key, dim1=1, dim2=2)
-        if mask.is_floating_point():  # added to the scores: 0, or a number far below
+        # The keys are all tokens so far. In a sliding window they are the latest ones only.
+        first_key = min(past or 0, mask.shape[3] - seq)  # of the first token of this pass
+        at_itself = mask[:, 0].diagonal(first_key, dim1=1, dim2=2)
+        if mask.is_floating_point():  # added to the scores: 0, or a very large negative number
             return at_itself > torch.finfo(mask.dtype).min / 2
         return at_itself != 0
     shape = f"shape {tuple(given.shape)}" if isinstance(given, Tensor) else type(given).__name__

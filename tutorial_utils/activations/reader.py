@@ -1,4 +1,4 @@
-"""What `record_activations` and `read_activations` give: tensors by layer number."""
+"""What `record_activations` and `read_activations` return: tensors by layer number."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ NO_REAL_TOKEN = 'positions="last": a row of this input has no real token'
 
 
 class Record:
-    """What a recorder has kept so far, for `Activations` to read."""
+    """The tensors that a recorder has kept so far. `Activations` reads them."""
 
     def __init__(self, layers: list[int], count: int) -> None:
         self.layers = layers  # the layer numbers asked for, in that order
@@ -20,11 +20,11 @@ class Record:
         self.forget()
 
     def forget(self) -> None:
-        """Begin anew: a pass comes that does not continue what was kept."""
-        # A tensor for each forward pass, joined when read; None where the pass left the layer out.
+        """Empty the record."""
+        # One tensor for each forward pass, or None if the pass skipped the layer. Joined when read.
         self.passes: dict[int, list[Tensor | None]] = {number: [] for number in self.layers}
-        self.changed_in_place: set[int] = set()  # layers whose tensor was changed
-        # "last" was asked for, and a row of the last pass has no real token.
+        self.changed_in_place: set[int] = set()  # layers whose tensor was changed after recording
+        # Whether "last" was asked for and a row of the last pass has no real token.
         self.has_padding_row = False
 
     def crop(self, kept: int) -> None:
@@ -33,7 +33,7 @@ class Record:
         self.passes = {number: [tensors[number][:, :kept].clone()] for number in self.layers}
 
     def finish_copies(self) -> None:
-        """Wait for the copies from a GPU that are still on their way."""
+        """Wait for copies from a GPU that are not finished yet."""
         while self.copying:
             self.copying.popitem()[1].synchronize()
 
@@ -48,8 +48,8 @@ class Activations(Mapping[int, Tensor]):
         activations[-1].shape                          # (batch, seq, hidden)
         for layer, hidden in activations.items(): ...  # in the order asked for
 
-    Reading raises KeyError for a layer that was not recorded, that the model left out, or that is
-    not there yet; ValueError for a tensor that was changed in place after it was recorded.
+    Reading raises KeyError for a layer that was not asked for, that the model has not run yet, or
+    that it skipped; ValueError for a tensor that was changed in place after it was recorded.
     """
 
     def __init__(self, record: Record) -> None:

@@ -42,43 +42,47 @@ def record_activations(
 
     Args:
         layers: a number, a list, a range or a slice; None means all, 0 to n.
-        positions: None keeps every token, by reference; a list of column numbers keeps those;
-            "last" keeps the last real token of each row by the attention mask, with padding on
-            either side. Chosen positions are copied, to (batch, positions, hidden), and nothing
-            else is kept. In `generate` "last" keeps one position for each pass, the one that
-            predicts the next token. Under `torch.inference_mode` all is copied, so that what is
-            kept can train a probe.
+        positions: which tokens to keep. None keeps all of them, without a copy. A list of column
+            numbers keeps those columns. "last" keeps the last real token of each row, found by
+            the attention mask, whether padding is on the left or on the right. Chosen positions
+            are copied to (batch, positions, hidden), and the rest is not kept. In `generate`,
+            "last" keeps one position per pass: the one that predicts the next token. Under
+            `torch.inference_mode` every tensor is copied, so that a probe can be trained on it.
         to: a device to copy to, such as "cpu"; by default the tensors stay where they were made.
         dtype: the data type to keep them in; by default the model's.
         detach: False leaves the tensors in the autograd graph.
-        stop: compute nothing after the last layer asked for. The model's call then has no result:
-            the block ends there, and what follows the call inside the block is not run. A model
-            that runs a layer more than once is refused, but not by a block that stops at that
-            layer: it keeps what the first time gave.
+        stop: compute nothing after the last layer asked for. The call of the model then returns
+            nothing: the block ends there, and the lines after the call inside it are not run.
 
-    A pass that is given the KV cache which the pass before left is appended along seq, so that
-    `generate` gives (batch, all tokens, hidden); its last token is chosen but never read. Any
-    other pass replaces what was recorded. Beam search is refused, as it moves rows around, and so
-    is guidance, whose second pass comes between. After assisted decoding, tokens that it tried last
-    and dropped may stand at the end; with "last" it is refused.
+    A pass that continues the KV cache of the pass before is appended along seq, so a recorder
+    around `generate` holds (batch, all tokens, hidden). The last new token is missing: no pass has
+    read it. Any other pass replaces what was recorded.
+
+    Some ways to generate cannot be recorded and are refused: beam search, because it reorders the
+    rows, and guidance, because it runs a second prompt in between. Assisted decoding is refused
+    with "last"; otherwise, tokens that it tried and rejected last may remain at the end.
+
+    A model that runs a layer more than once per pass is refused. With `stop`, the last layer asked
+    for may be such a layer: the output of its first run is kept.
 
     Recorders and editors can be nested. At one layer they act in the order in which their blocks
     were entered: a recorder inside `edit_activations` sees the edited stream. Inside the block
     a model from `torch.compile` runs uncompiled. The model may run in another thread, but only one
     thread at a time may have blocks open on it.
 
-    Raises ValueError for a layer that is not there, before any hook is registered; for "last" with
-    a row without a real token, or with padding in front of a prompt for a model that reads it as
-    text whatever the mask says, such as RWKV. By hand: the lesson on hooks.
+    Raises ValueError for a layer that is not there, before any hook is registered. With "last", it
+    raises ValueError for a row without a real token, and for padding on the left if the model
+    ignores the attention mask and reads padding as text, as RWKV does.
     """
     where = locate(model)
     numbers = layer_numbers(layers, len(where.layers))
     options = Options(check_positions(positions), to, dtype, detach, max(numbers) if stop else None)
-    # The inner part is told how many tokens there are; only the mask may be kept from it.
-    is_told = positions != "last" and "input_ids" in parameters(where.owners[-1])
+    # The module that runs the layers gets input_ids, so their number can be read there. The mask
+    # may not reach it: for "last" the inputs of the whole model are looked at.
+    knows_enough = positions != "last" and "input_ids" in parameters(where.owners[-1])
     record = Record(numbers, len(where.layers))
     recorder = Recorder(record, options, where)
-    see_inputs = None if is_told else recorder.see_inputs
+    see_inputs = None if knows_enough else recorder.see_inputs
     passes = see_inputs, recorder.start_pass, recorder.end_pass
     try:
         with hooked_layers(where, dict.fromkeys(numbers, recorder.store), *passes):
@@ -100,8 +104,9 @@ def read_activations(
 ) -> Activations:
     """Run the model on `input_ids` (batch, seq) up to the last layer asked for, and record.
 
-    For when the logits are not needed: no head, no KV cache, no gradients. `inputs` is what else
-    the model takes, such as `attention_mask`; the rest is as in `record_activations`.
+    Use it when you do not need the logits: it computes no logits, no KV cache and no gradients.
+    `inputs` are further inputs of the model, such as `attention_mask`. The other arguments are
+    those of `record_activations`.
 
     Raises TypeError for an option that neither this function nor the model knows by name.
     """
@@ -131,12 +136,13 @@ def edit_activations(
         with edit_activations(model, {3: lambda hidden: hidden + direction}):
             model(**inputs)
 
-    `edits` gives a function for each layer to change: it takes the stream of one forward pass,
-    (batch, seq, hidden), and returns it changed, of the same shape, dtype and device. With a
-    KV cache a pass holds the new tokens only. Nesting is told in `record_activations`.
+    `edits` maps a layer number to a function. The function takes the residual stream of one
+    forward pass, (batch, seq, hidden), and returns the changed stream with the same shape, dtype
+    and device. With a KV cache, a pass holds only the new tokens. How blocks nest is described in
+    `record_activations`.
 
-    Raises ValueError for a layer that is not there, for a result of another kind, and while another
-    thread has a block open on this model.
+    Raises ValueError for a layer that is not there, for a result with another shape, dtype or
+    device, and while another thread has a block open on this model.
     """
     where = locate(model)
     numbers = layer_numbers(edits, len(where.layers))

@@ -1,4 +1,4 @@
-"""What the hooks of `record_activations` call: it keeps what they see, pass after pass."""
+"""The recorder behind `record_activations`: its hooks keep the residual stream of each pass."""
 
 from __future__ import annotations
 
@@ -37,56 +37,57 @@ class Options(NamedTuple):
 class Recorder:
     """Fills a `Record`.
 
-    In each forward pass the hooks call, in this order, `see_inputs` for each part around the one
-    that runs the layers, `start_pass` for that one, `store` at each layer, and `end_pass`. What a
-    pass gave counts only when it has ended.
+    In each forward pass the hooks call, in this order: `see_inputs` for each module around the one
+    that runs the layers; `start_pass` for that one; `store` at each layer; `end_pass`. A pass is
+    added to the record only when it is complete.
     """
 
     def __init__(self, record: Record, options: Options, where: DecoderLayers) -> None:
         self.record, self.options, self._where = record, options, where
-        # Whether what a layer gives is kept as it is.
+        # Whether the layers' own tensors are kept, and no copies.
         self._by_reference = (options.positions, options.to, options.dtype) == (None, None, None)
-        self._first = self._tokens = 0  # place of the first token recorded, how many there are
-        # The caches that the last pass left, and the first tensor in each.
+        self._first = self._tokens = 0  # position of the first recorded token, number of tokens
+        # The caches that the last pass used or returned, and the first tensor in each.
         self._left: list[tuple[weakref.ref, weakref.ref]] = []
         self._replaced: list[weakref.ref] = []  # caches of passes that another pass has replaced
-        # Of the pass that runs now:
-        self._level = -1  # how deep it has come: the model is 0, the parts in it 1, 2, ...
-        self._new: dict[int, tuple[Tensor, int]] | None = None  # kept, and its version; or no pass
-        self._seq: int | None = None  # how many tokens, where the inputs tell
+        # About the pass that runs now:
+        self._level = -1  # the depth of the last module seen: 0 is the model, 1, 2, ... are inside
+        # Tensor and its version number by layer; None if no pass is running.
+        self._new: dict[int, tuple[Tensor, int]] | None = None
+        self._seq: int | None = None  # number of tokens, if the inputs tell
         self._mask: object = None
         self._shape: torch.Size | None = None  # of the last layer seen
-        self._columns: Tensor | slice | None = None  # what is kept
-        self._has_padding_row = False  # whether a row has no token to keep
-        self._given: list = []  # of the inputs, what may be a cache
+        self._columns: Tensor | slice | None = None  # the columns to keep
+        self._has_padding_row = False  # whether a row has no real token
+        self._given: list = []  # the inputs that may be a KV cache
 
-    def see_inputs(self, part: nn.Module, args: tuple, kwargs: dict) -> None:
-        """See what the model, and each part down to the one that runs the layers, is given."""
-        level = self._where.owners.index(part)
-        if level <= self._level:  # the pass before broke off: it leaves nothing behind
+    def see_inputs(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
+        """Note the inputs of the model, and of each module down to the one that runs the layers."""
+        level = self._where.owners.index(module)
+        if level <= self._level:  # the pass before did not finish: forget its inputs
             self._seq = self._mask = None
         self._level = level
-        given = named_arguments(part, args, kwargs)
+        given = named_arguments(module, args, kwargs)
         if self.options.positions == "last":
             refuse_tried_tokens(given)
         for name in ("input_ids", "inputs_embeds"):
             tensor = given.get(name)
             if isinstance(tensor, Tensor) and tensor.dim() > 1:
                 self._seq = tensor.shape[1]
-        if self._mask is None:  # inner parts may get the mask in a form of their own
+        if self._mask is None:  # inner modules may get the mask in another form
             self._mask = given.get("attention_mask")
 
     def start_pass(self, owner: nn.Module, args: tuple, kwargs: dict) -> None:
-        """A pass through the layers begins: it continues the last one, or it begins anew."""
+        """A pass through the layers begins. It continues the last one or starts a new record."""
         self.see_inputs(owner, args, kwargs)
         self._new, self._columns, self._shape, self._has_padding_row = {}, None, None, False
         self._given = cache_candidates((*args, *kwargs.values()))
         if self._seq is not None:
             self._choose_columns(self._seq)
-        self._find_place()
+        self._continue_or_restart()
 
     def _choose_columns(self, seq: int) -> None:
-        """Which columns of this pass are kept: once a pass, as it may wait for the GPU."""
+        """Choose the columns to keep. Called once per pass, as it may have to wait for the GPU."""
         positions = self.options.positions
         if isinstance(positions, list):
             self._columns = listed_columns(positions, seq)
@@ -102,7 +103,8 @@ class Recorder:
         if not real.any(dim=1).all():
             if not any(map(is_cache, self._given)):
                 raise ValueError(NO_REAL_TOKEN)
-            self._has_padding_row = True  # an error when read, unless more of the prompt follows
+            # Reading the record is an error then, unless the next pass holds more of the prompt.
+            self._has_padding_row = True
         model = self._where.owners[0]
         if (real[:, 1:] & ~real[:, :-1]).any() and ignores_mask(model):
             raise ValueError(
@@ -110,8 +112,8 @@ class Recorder:
                 "the mask says: run one prompt at a time"
             )
 
-    def _find_place(self) -> None:
-        """Append to what was recorded if this pass continues the last one, or begin anew."""
+    def _continue_or_restart(self) -> None:
+        """Append to the record if this pass continues the last one; empty it if not."""
         caches = [(cache(), tensor()) for cache, tensor in self._left if cache() is not None]
         first = 0
         for value in self._given:
@@ -124,9 +126,9 @@ class Recorder:
                         return
             if identity is not None and any(known() is identity for known in self._replaced):
                 raise ValueError(
-                    "between two forward passes that share a KV cache the model ran another one, "
-                    "as in generate with guidance_scale, and which to keep is not clear. Generate "
-                    "first, then record one pass over the sequences that came out"
+                    "the model ran another forward pass between two that share a KV cache, as in "
+                    "generate with guidance_scale, so it is not clear which to keep. Generate "
+                    "first, then record one pass over the generated sequences"
                 )
             if is_cache(value):
                 first = cache_length(value, 0)
@@ -137,12 +139,12 @@ class Recorder:
         self._first, self._tokens = first, 0
 
     def _continue_cache(self, kept: int, rows_stayed: bool) -> None:
-        """Make ready to append to the first `kept` tokens of what was recorded."""
+        """Get ready to append this pass to the first `kept` tokens of the record."""
         if kept == self._tokens and not rows_stayed:
             raise ValueError(
                 "the rows of the KV cache were moved between two forward passes, as in beam "
                 "search, so the record would mix rows. Generate first, then record one pass "
-                "over the sequences that came out"
+                "over the generated sequences"
             )
         positions = self.options.positions
         if isinstance(positions, list) or (positions and kept < self._tokens):
@@ -150,27 +152,27 @@ class Recorder:
                 f"positions={positions!r} counts within one forward pass, and this pass "
                 "continues another: record all positions"
             )
-        if self.record.has_padding_row:  # a prompt read in chunks, and some were padding
+        if self.record.has_padding_row:  # a chunk of the prompt that was all padding in one row
             self.record.forget()
-        if kept < self._tokens:  # the cache was cropped: those tokens did not happen
+        if kept < self._tokens:  # tokens were removed from the cache: remove them here too
             self.record.crop(kept)
             self._tokens = kept
 
     def store(self, number: int, hidden: Tensor) -> None:
-        """Keep what layer `number` gave: `hidden` (batch, seq, hidden), or a part or copy of it."""
+        """Keep the output `hidden` (batch, seq, hidden) of layer `number`, as the options say."""
         new = self._new
         if new is None:  # gradient checkpointing runs a layer again in the backward pass
             return
         if number in new:
             raise ValueError(NO_STREAM.format(f"layer {number} ran twice in one forward pass"))
-        if getattr(hidden, "shape", None) != self._shape:  # once a pass, mostly
+        if getattr(hidden, "shape", None) != self._shape:  # usually once per pass
             self._check_shape(number, hidden)
         kept = hidden
         if not self._by_reference or hidden.is_inference():
-            # A tensor made under inference_mode can never train a probe: keep a normal one.
+            # A probe can't be trained on a tensor made under inference_mode: keep a normal copy.
             kept = hidden.detach() if self.options.detach and hidden.requires_grad else hidden
             with torch.inference_mode(False) if kept.is_inference() else nullcontext():
-                kept = self._as_asked(kept)
+                kept = self._apply_options(kept)
                 kept = kept.clone() if kept.is_inference() else self._detach_and_unshare(kept)
         new[number] = kept, kept._version
         if number == self.options.stop_at:
@@ -186,8 +188,8 @@ class Recorder:
             raise ValueError(NO_STREAM.format(shape))
         self._shape = hidden.shape
 
-    def _as_asked(self, hidden: Tensor) -> Tensor:
-        """The chosen positions, of the type and in the place asked for."""
+    def _apply_options(self, hidden: Tensor) -> Tensor:
+        """Copy the chosen positions, in the dtype and on the device that were asked for."""
         options = self.options
         if options.positions is not None:
             hidden = self._at_columns(hidden)
@@ -202,21 +204,21 @@ class Recorder:
     def _at_columns(self, hidden: Tensor) -> Tensor:
         if self._columns is None:
             self._choose_columns(hidden.shape[1])
-        if isinstance(self._columns, Tensor):  # moved once a pass at most: it waits for the GPU
+        if isinstance(self._columns, Tensor):  # moved at most once per pass: it waits for the GPU
             self._columns = self._columns.to(hidden.device)
             rows = torch.arange(len(hidden), device=hidden.device)[:, None]
             return hidden[rows, self._columns]
         return hidden[:, self._columns]
 
     def _detach_and_unshare(self, hidden: Tensor) -> Tensor:
-        """Cut off from the autograd graph, if asked, and from a bigger tensor that it views."""
+        """Detach from the autograd graph, if asked; copy if this is a view of a larger tensor."""
         if self.options.detach and hidden.requires_grad:
             hidden = hidden.detach()
         is_part = hidden.untyped_storage().nbytes() > hidden.nbytes
         return hidden.clone() if is_part else hidden
 
     def end_pass(self, owner: nn.Module | None, args: tuple, output: object) -> None:
-        """A pass is complete: only now does what it recorded count."""
+        """The pass is complete: add it to the record."""
         new, record = self._new or {}, self.record
         for number, tensors in record.passes.items():
             if number not in new:
@@ -241,8 +243,8 @@ class Recorder:
 
 
 def refuse_tried_tokens(given: Mapping[str, object]) -> None:
-    """Raise ValueError for a pass of assisted decoding: its last tokens are tried, not chosen."""
-    tried = given.get("logits_to_keep")  # 1 in other ways to generate
+    """Raise ValueError for a pass of assisted decoding, whose last tokens may be rejected later."""
+    tried = given.get("logits_to_keep")  # in all other decoding it is 1
     if isinstance(tried, int) and tried > 1 and any(map(is_cache, given.values())):
         raise ValueError(
             f'positions="last" does not go with logits_to_keep={tried} and a KV cache, as in '
@@ -251,10 +253,10 @@ def refuse_tried_tokens(given: Mapping[str, object]) -> None:
 
 
 def copy_to_host(hidden: Tensor, streams: dict[torch.device, torch.cuda.Stream]) -> Tensor:
-    """Copy into pinned memory while CPU and GPU go on; the reader waits for it.
+    """Copy into pinned memory while CPU and GPU go on; `Record.finish_copies` waits for it.
 
-    On a stream of its own, as the GPU does the work of one stream in order. What is copied is a
-    copy on the GPU, since `hidden` itself may be changed in place before its turn comes.
+    The copy has its own CUDA stream, so that the GPU need not finish it before it computes on.
+    `hidden` is cloned first, because the model may change it in place before it is copied.
     """
     stream = streams.get(hidden.device) or torch.cuda.Stream(hidden.device)
     streams[hidden.device] = stream

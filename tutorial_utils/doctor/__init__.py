@@ -1,1 +1,1 @@
-"""The doctor: will this machine run the series, and if not, what to do?"""
+"""The doctor: checks whether this machine can run the series, and says what to do if not."""

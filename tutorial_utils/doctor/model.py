@@ -1,6 +1,6 @@
-"""What the doctor says of models: the shipped one, and the one TUTORIAL_MODEL names.
+"""The doctor's checks of models: the shipped one, and the one that TUTORIAL_MODEL names.
 
-No weights are downloaded: sizes come from the configuration, on the meta device.
+No weights are downloaded. Sizes are computed on the meta device, from the configuration alone.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tutorial_utils.doctor.check import INSTALL, Check
 from tutorial_utils.doctor.machine import free_disk
 from tutorial_utils.models.config import read_config
 from tutorial_utils.models.errors import plain_errors
-from tutorial_utils.models.files import is_here
+from tutorial_utils.models.files import is_on_disk
 from tutorial_utils.models.gguf import unpacked_bytes, unpacked_folder
 from tutorial_utils.models.load import DTYPE, find_source, load_model, pick_device, pick_dtype
 from tutorial_utils.models.memory import place
@@ -29,9 +29,9 @@ from tutorial_utils.models.quantize import bytes_in_four_bits, check_quantize
 
 PROMPT = "Trump works at McDonald's. Trump works at"
 ANSWER = " McDonald"
-SHORTER = "The dog"  # in one batch with PROMPT it is padded
-WHAT = "TUTORIAL_MODEL"
-MOST_PARAMETERS = 1_000_000_000  # of a model that is tried out
+SHORTER = "The dog"  # is padded in a batch with PROMPT
+VARIABLE = "TUTORIAL_MODEL"
+MOST_PARAMETERS = 1_000_000_000  # larger models are not tried out
 
 
 def shipped_model() -> Iterator[Check]:
@@ -51,40 +51,40 @@ def shipped_model() -> Iterator[Check]:
 
 
 def chosen_model() -> Iterator[Check]:
-    """What `load_model()` means here: is access granted, does it fit, does it run."""
-    name = os.environ.get(WHAT, "").strip()
+    """Check the model that TUTORIAL_MODEL names: is access granted, does it fit, does it run."""
+    name = os.environ.get(VARIABLE, "").strip()
     if not name:
-        yield Check(WHAT, "ok", "not set: the series runs on the shipped model")
+        yield Check(VARIABLE, "ok", "not set: the series runs on the shipped model")
         return
     try:
         source, label = find_source(None)
         if isinstance(source, Path) and source.suffix == ".gguf":
             if not (unpacked_folder(source) / "config.json").is_file():
                 needed = unpacked_bytes(source, label) / 1e6
-                found = f"{name}; when it is first loaded it is unpacked, {needed:,.0f} MB of disk"
-                yield Check(WHAT, "ok", found)
+                found = f"{name}; the first load unpacks it, which takes {needed:,.0f} MB of disk"
+                yield Check(VARIABLE, "ok", found)
                 return
             source = unpacked_folder(source)
-        here = is_here(source, label)
-        if not here:
+        on_disk = is_on_disk(source, label)
+        if not on_disk:
             with plain_errors(source, label):
                 HfApi().auth_check(str(source))
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what is said comes again below
-            config = read_config(source, label, here=here)
+            warnings.simplefilter("ignore")  # `runs` shows the warnings of loading
+            config = read_config(source, label, on_disk=on_disk)
         with plain_errors(source, label), init_empty_weights():
-            numbers = {DTYPE: pick_dtype(pick_device())}
-            empty = AutoModelForCausalLM.from_config(deepcopy(config), **numbers)
-            empty.tie_weights()  # or a matrix that stands at both ends counts twice
+            dtype = {DTYPE: pick_dtype(pick_device())}
+            empty = AutoModelForCausalLM.from_config(deepcopy(config), **dtype)
+            empty.tie_weights()  # otherwise a matrix used at both ends counts twice
     except Exception as error:
-        yield Check(WHAT, "problem", str(error), _todo(name, str(error)))
+        yield Check(VARIABLE, "problem", str(error), _todo(name, str(error)))
         return
-    where = "on this machine" if here else "access is granted; downloaded when it is first loaded"
-    yield Check(WHAT, "ok", f"{name}, {where}")
-    fit = fits(empty, label, here)
+    where = "on this machine" if on_disk else "access is granted; the first load downloads it"
+    yield Check(VARIABLE, "ok", f"{name}, {where}")
+    fit = fits(empty, label, on_disk)
     yield fit
     if fit.state == "ok":
-        yield from runs(empty.num_parameters(), here)
+        yield from runs(empty.num_parameters(), on_disk)
 
 
 def try_out(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -96,33 +96,34 @@ def try_out(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
     options = {"max_new_tokens": 1, "return_dict_in_generate": True, "output_logits": True}
     step = generate(**encode(model, tokenizer, PROMPT), **options)
     for logits in (next_token_logits(model, tokenizer, [PROMPT, SHORTER]), step.logits[0]):
-        if not logits.amax(dim=-1).isfinite().all():  # -inf stands for a token that can't come
+        if not logits.amax(dim=-1).isfinite().all():  # -inf forbids a token
             dtype = str(model.dtype).removeprefix("torch.")
-            way = "are its files whole?" if dtype == "float32" else 'try dtype="float32".'
-            raise ValueError(f"its scores for the next token are not finite in {dtype}: {way}")
+            todo = "are its files whole?" if dtype == "float32" else 'try dtype="float32".'
+            raise ValueError(f"its scores for the next token are not finite in {dtype}: {todo}")
 
 
-def runs(parameters: int, here: bool) -> Iterator[Check]:
-    """Whether the model that TUTORIAL_MODEL names has been seen to run, and its chat template."""
+def runs(parameters: int, on_disk: bool) -> Iterator[Check]:
+    """Try out the model that TUTORIAL_MODEL names, if it is small, and check its chat template."""
     what = "does it run"
-    if not here:
+    if not on_disk:
         yield Check(what, "ok", "not tried: it has not been downloaded yet")
         return
     if parameters > MOST_PARAMETERS:
         yield Check(what, "ok", f"not tried: it has more than {MOST_PARAMETERS:,} parameters")
         return
     try:
-        with warnings.catch_warnings(record=True) as said:
+        with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", UserWarning)
             model, tokenizer = load_model()
         try_out(model, tokenizer)
     except Exception as error:
         text = " ".join(str(error).split()) or type(error).__name__
-        yield Check(what, "problem", text, f"`unset {WHAT}`, or name another model")
+        yield Check(what, "problem", text, f"`unset {VARIABLE}`, or name another model")
         return
-    told = [str(warning.message) for warning in said if warning.category is UserWarning]
-    if told:
-        yield Check(what, "warning", told[0], "the lessons run; look at what they print with care")
+    messages = [str(warning.message) for warning in caught if warning.category is UserWarning]
+    if messages:
+        todo = "the lessons run, but read their results with care"
+        yield Check(what, "warning", messages[0], todo)
     else:
         found = "two prompts in a batch and a step of `generate` give finite numbers"
         yield Check(what, "ok", found)
@@ -130,7 +131,7 @@ def runs(parameters: int, here: bool) -> Iterator[Check]:
 
 
 def chat_template(tokenizer: PreTrainedTokenizerBase) -> Check:
-    """Whether the template takes a question alone, and its text then gets a second BOS."""
+    """Check that the template accepts a single question, and that no second BOS is added to it."""
     what = "chat template"
     if not tokenizer.chat_template:
         return Check(what, "ok", "none: this is a base model")
@@ -139,12 +140,12 @@ def chat_template(tokenizer: PreTrainedTokenizerBase) -> Check:
         ids = tokenizer(tokenizer.apply_chat_template(turns, tokenize=False))["input_ids"]
     except Exception as error:
         text = " ".join(str(error).split())[:200]
-        todo = "give it the turns that it asks for, or name the template; the lessons run without"
-        return Check(what, "warning", f"it refuses a question alone: {text}", todo)
+        todo = "give it the turns that it asks for, or name a template; the lessons do not need it"
+        return Check(what, "warning", f"it refuses a single question: {text}", todo)
     if tokenizer.bos_token_id is not None and ids[:2] == [tokenizer.bos_token_id] * 2:
-        todo = "pass its text on with `tokenizer(text, add_special_tokens=False)`"
-        return Check(what, "warning", "its text gets a second BOS when it is tokenized", todo)
-    return Check(what, "ok", "its text is tokenized with no second BOS")
+        todo = "tokenize its text with `tokenizer(text, add_special_tokens=False)`"
+        return Check(what, "warning", "tokenizing its text adds a second BOS", todo)
+    return Check(what, "ok", "tokenizing its text adds no second BOS")
 
 
 def _todo(name: str, error: str) -> str:
@@ -152,28 +153,28 @@ def _todo(name: str, error: str) -> str:
         return f"ask for access at https://huggingface.co/{name}, then `hf auth login`"
     if "access token" in error:
         return "`hf auth login`"
-    return f"`unset {WHAT}`, or name another model"
+    return f"`unset {VARIABLE}`, or name another model"
 
 
-def fits(empty: PreTrainedModel, label: str, here: bool) -> Check:
-    """Parameters and bytes of a model on the meta device, against the memory that is free."""
+def fits(empty: PreTrainedModel, label: str, on_disk: bool) -> Check:
+    """Compare what a model needs with the free memory; `empty` is the model on the meta device."""
     what, device = "does it fit", pick_device()
     dtype = str(empty.dtype).removeprefix("torch.")
     try:
-        few_bits = check_quantize(None, device)
+        in_four_bits = check_quantize(None, device)
     except (OSError, ValueError) as error:
         return Check(what, "problem", str(error), "or `unset TUTORIAL_QUANTIZE`")
-    needed = bytes_in_four_bits(empty) if few_bits else empty.get_memory_footprint()
-    numbers = "4 bits" if few_bits else dtype
-    found = f"{empty.num_parameters():,} parameters, {needed / 2**30:.1f} GiB in {numbers}"
+    needed = bytes_in_four_bits(empty) if in_four_bits else empty.get_memory_footprint()
+    precision = "4 bits" if in_four_bits else dtype
+    found = f"{empty.num_parameters():,} parameters, {needed / 2**30:.1f} GiB in {precision}"
     try:
-        place(empty, label, device, split=True, in_four_bits=few_bits)
+        place(empty, label, device, split=True, in_four_bits=in_four_bits)
     except MemoryError as error:
-        todo = f"`unset {WHAT}`, name a smaller model, or rent a larger GPU"
-        if not few_bits and device.type != "mps":
-            todo = f"`export TUTORIAL_QUANTIZE=4bit` holds it in 4 bits; or {todo}"
+        todo = f"`unset {VARIABLE}`, name a smaller model, or rent a larger GPU"
+        if not in_four_bits and device.type != "mps":
+            todo = f"`export TUTORIAL_QUANTIZE=4bit` stores it in 4 bits; or {todo}"
         return Check(what, "problem", f"{found}: {error}", todo)
-    if not here and free_disk() < needed:
+    if not on_disk and free_disk() < needed:
         room = "make room, or set HF_HOME to a folder on a larger disk"
-        return Check(what, "problem", f"{found}; the disk for models has less", room)
+        return Check(what, "problem", f"{found}; the disk for models has less room", room)
     return Check(what, "ok", f"{found}; it fits on {device}")

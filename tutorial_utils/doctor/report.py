@@ -1,4 +1,4 @@
-"""`python -m tutorial_utils`: will this machine run the series, and if not, what to do."""
+"""The doctor (`python -m tutorial_utils`) checks whether this machine can run the series."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SHORT = {"device", "memory", "GPU 0", "TUTORIAL_MODEL", "does it run"}
 
 
 def check_machine() -> list[Check]:
-    """Look at everything that the series needs; no weights are downloaded, nothing is changed."""
+    """Check everything that the series needs. Downloads no weights and changes nothing."""
     checks = _guarded("packages", _versions)
     try:
         from tutorial_utils.doctor import machine, model
@@ -38,14 +38,14 @@ def check_machine() -> list[Check]:
 
 
 def _guarded(name: str, look: Callable[[], Iterator[Check]]) -> list[Check]:
-    """What `look` finds. An error of its own becomes a line too: the report never breaks off."""
+    """The lines of a check. If the check itself fails, its error becomes a line of the report."""
     checks = []
     try:
-        for check in look():  # one at a time, so that what was found before the error is kept
+        for check in look():  # one at a time, to keep the lines that come before an error
             checks.append(check)
     except (KeyboardInterrupt, SystemExit):
         raise
-    except BaseException as error:  # a panic in the Rust of tokenizers is no Exception
+    except BaseException as error:  # a panic in the Rust code of tokenizers is not an Exception
         todo = "this check itself failed: please report it with the output of --json"
         checks.append(Check(name, "problem", _in_a_line(error), todo))
     return checks
@@ -56,7 +56,7 @@ def _in_a_line(error: BaseException) -> str:
 
 
 def short_report(checks: Sequence[Check]) -> str:
-    """What stands in the way, where it runs, and the verdict."""
+    """The report with only its warnings, problems and main lines, and the verdict at the end."""
     shown = [check for check in checks if check.state != "ok" or check.what in SHORT]
     return "\n".join([*map(str, shown), "", verdict(checks)])
 
@@ -64,17 +64,17 @@ def short_report(checks: Sequence[Check]) -> str:
 def verdict(checks: Sequence[Check]) -> str:
     """The last line of the report: does the series run here?"""
     count = sum(check.state == "problem" for check in checks)
-    return f"Problems: {count}. What to do is next to ->." if count else "The series runs here."
+    return f"Problems: {count}. Each -> says what to do." if count else "The series runs here."
 
 
 def main(arguments: Sequence[str] = ()) -> int:
     """Print the report; 0 if the series runs here, else 1."""
     parser = argparse.ArgumentParser(
         prog="python -m tutorial_utils",
-        description="Will this machine run the series, and if not, what to do? "
-        "Ends with 0 if it will, with 1 if not.",
+        description="Checks whether this machine can run the series, and says what to do if not. "
+        "The exit status is 0 if it can, else 1.",
     )
-    parser.add_argument("--json", action="store_true", help="for scripts")
+    parser.add_argument("--json", action="store_true", help="print JSON, for scripts")
     options = parser.parse_args(arguments)
     checks = check_machine()
     ready = all(check.state != "problem" for check in checks)
@@ -87,21 +87,21 @@ def main(arguments: Sequence[str] = ()) -> int:
 
 
 def _versions() -> Iterator[Check]:
-    """Python and packages, against the ranges that the package itself was installed with."""
+    """Compare Python and the packages with the versions that this package requires."""
     try:
         from packaging.requirements import Requirement
         from packaging.specifiers import SpecifierSet
 
         python = SpecifierSet(metadata.metadata(PACKAGE)["Requires-Python"] or "")
         needed = [Requirement(text) for text in metadata.requires(PACKAGE) or []]
-    except ModuleNotFoundError as error:  # a PackageNotFoundError is one, too
+    except ModuleNotFoundError as error:  # also PackageNotFoundError
         yield Check("packages", "warning", f"not checked: {error.name} is not installed", INSTALL)
         return
     yield _version("Python", platform.python_version(), python)
     for requirement in needed:
         if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
             yield _version(requirement.name, installed(requirement.name), requirement.specifier)
-    lab = installed("jupyterlab")  # any program that opens notebooks does
+    lab = installed("jupyterlab")  # only a warning: any program that opens notebooks will do
     state, todo = ("ok", "") if lab else ("warning", "`pip install jupyterlab`, or use your editor")
     yield Check("jupyterlab", state, lab or "not installed", todo)
 
@@ -110,6 +110,6 @@ def _version(name: str, found: str | None, allowed: SpecifierSet) -> Check:
     if found is None:
         return Check(name, "problem", f"not installed (needs {allowed})", INSTALL)
     if not allowed.contains(found, prereleases=True):
-        todo = "install such a Python first" if name == "Python" else INSTALL
+        todo = "install such a version of Python first" if name == "Python" else INSTALL
         return Check(name, "problem", f"{found} (needs {allowed})", todo)
     return Check(name, "ok", found)

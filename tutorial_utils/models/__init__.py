@@ -1,1 +1,1 @@
-"""Load a model: which one, in what numbers, where to; and why it could not be loaded."""
+"""Load a model on a device in a dtype, or say why it could not be loaded."""

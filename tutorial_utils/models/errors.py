@@ -1,4 +1,4 @@
-"""What to say when a model can't be loaded: what was wrong, and what to do next."""
+"""Explain why a model can't be loaded: what was wrong, and what to do next."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ NETWORK_LIBRARIES = {"httpx", "httpx2", "requests", "urllib3", "socket"}
 def plain_errors(source: str | Path, label: str, no_room: str = "") -> Iterator[None]:
     """Turn what transformers and huggingface_hub raise inside the block into plain words.
 
-    `source` is a folder (Path) or a name on the hub (str), `label` what messages call it, and
-    `no_room` the message for memory that runs out.
+    `source` is a folder (Path) or a name on the hub (str), `label` is what messages call it, and
+    `no_room` is the message to give if memory runs out.
     """
     try:
         yield
@@ -34,7 +34,7 @@ def plain_errors(source: str | Path, label: str, no_room: str = "") -> Iterator[
 def _explain(error: Exception, source: str | Path, label: str, no_room: str) -> Exception:
     """The exception to raise in place of `error`.
 
-    transformers wraps the hub's errors, so the reasons behind an error are looked at too.
+    transformers wraps the hub's errors, so the errors that caused this one are looked at too.
     """
     reasons: list[BaseException] = []
     reason: BaseException | None = error
@@ -54,13 +54,13 @@ def _explain(error: Exception, source: str | Path, label: str, no_room: str) -> 
         return remote_code(label)
     if because_of(errors.GatedRepoError):
         return OSError(
-            f"{label} is gated: its owner lets in only those who asked. Ask for access at "
+            f"{label} is gated: its owner gives access on request only. Ask for access at "
             f"https://huggingface.co/{source}, then log in from a terminal with `hf auth login`, "
             f"and run this again. {OTHERS}"
         )
     if because_of(errors.RepositoryNotFoundError, errors.HFValidationError):
         return OSError(
-            f"{label} is neither a folder that is there nor a name that huggingface.co knows: a "
+            f"{label} is neither an existing folder nor a name that huggingface.co knows. A "
             "name looks like 'Qwen/Qwen3-0.6B'. For a private model, log in from a terminal with "
             f"`hf auth login`. {OTHERS}"
         )
@@ -81,19 +81,19 @@ def _explain(error: Exception, source: str | Path, label: str, no_room: str) -> 
 
 
 def not_in_cache(label: str) -> OSError:
-    """For a model that would have to be downloaded, with no network."""
+    """The error for a model that would have to be downloaded when there is no network."""
     why = " (HF_HUB_OFFLINE is set)" if constants.HF_HUB_OFFLINE else ""
     return OSError(
-        f"{label} is not, or not wholly, in the cache of this machine "
+        f"{label} is missing or incomplete in the cache of this machine "
         f"({constants.HF_HUB_CACHE}), and huggingface.co can't be reached{why}. Run this "
         f"once with a network: the download is kept. {OTHERS}"
     )
 
 
 def remote_code(label: str) -> ValueError:
-    """For a model that is no part of transformers and brings Python files along."""
+    """The error for a model outside of transformers that brings its own Python files."""
     return ValueError(
-        f"{label} asks to run Python code that comes with it, from its own repository. This series "
-        "leaves that off (trust_remote_code=False): such code can do anything on your machine. "
+        f"{label} needs Python code from its own repository. This series does not run such code "
+        "(trust_remote_code=False), because it can do anything on your machine. "
         f"Take a model that transformers itself knows. {OTHERS}"
     )

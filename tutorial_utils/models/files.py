@@ -1,4 +1,4 @@
-"""A model's files, in a folder or on the hub: are all there?"""
+"""Check that a model's files are all there, in a folder or on the hub."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ NEEDED = {
     "weights": ["*.safetensors"],
     "tokenizer": ["tokenizer.json", "*.model", "vocab.*", "*.tiktoken"],
 }
-# Since 5, transformers can be told to leave an adapter in a folder alone.
-ADAPTERS_WIN = Version(__version__) < Version("5") and is_peft_available()
+# With peft, transformers 4 always loads an adapter in the folder; from 5 on it can be told not to.
+ALWAYS_LOADS_ADAPTER = Version(__version__) < Version("5") and is_peft_available()
 FORMATS = (
-    "Weights are loaded in safetensors format alone: *.bin files can run code, *.gguf needs "
-    "another program."
+    "Only weights in safetensors format are loaded, because a *.bin file can run code. To load a "
+    "*.gguf file, give its path."
 )
 
 
@@ -33,28 +33,29 @@ def check_folder(folder: Path, label: str, *parts: str) -> None:
     names = [file.name for file in folder.iterdir()]
     if "weights" in parts:
         _refuse_adapter_alone(names, label)
-    if "weights" in parts and "adapter_config.json" in names and ADAPTERS_WIN:
+    if "weights" in parts and "adapter_config.json" in names and ALWAYS_LOADS_ADAPTER:
         raise OSError(
             f"{label} holds an adapter beside whole weights, and transformers {__version__} would "
-            "load what adapter_config.json names in their place. Move that file elsewhere to load "
-            "the folder's own weights."
+            "load the model that adapter_config.json names instead of these weights. Move that "
+            "file elsewhere to load the folder's own weights."
         )
     for part in parts:
         if not any(file for pattern in NEEDED[part] for file in folder.glob(pattern)):
             raise OSError(
                 f"{label} holds no whole model: there is no {part} ({' or '.join(NEEDED[part])}). "
-                "A model's folder, as save_pretrained() of a model and of its tokenizer write it, "
-                f"has config.json, *.safetensors and tokenizer.json. {FORMATS} {OTHERS}"
+                "A model's folder has config.json, *.safetensors and tokenizer.json: call "
+                "save_pretrained() of the model and of its tokenizer to write them. "
+                f"{FORMATS} {OTHERS}"
             )
 
 
 def _refuse_adapter_alone(names: list[str], label: str) -> None:
-    """What a training with LoRA leaves: changes, without the model that they are for."""
+    """Raise OSError for an adapter alone, such as LoRA training saves: it is only a change."""
     own = [name for name in names if name.endswith(".safetensors") and "adapter" not in name]
     if "adapter_config.json" in names and not own:
         raise OSError(
             f"{label} holds an adapter and no whole model: its adapter_config.json names the model "
-            "that it changes. Merge the two once, in Python, and load the new folder: `from peft "
+            "that it changes. Merge the two once, in Python, then load the new folder: `from peft "
             "import AutoPeftModelForCausalLM`, then `AutoPeftModelForCausalLM.from_pretrained(THIS)"
             '.merge_and_unload().save_pretrained("merged")`; save the tokenizer there, too. '
             f"{OTHERS}"
@@ -62,10 +63,10 @@ def _refuse_adapter_alone(names: list[str], label: str) -> None:
 
 
 def check_hub(name: str, label: str) -> None:
-    """Ask the hub for a model's list of files, before the libraries ask for one after another.
+    """Ask the hub for a model's list of files before transformers asks for each file.
 
-    With no network, their own tries take minutes; for weights in another format, they ask a third
-    machine to convert them. Raises OSError where the hub can't be asked, or files are missing.
+    Without a network, transformers would try for minutes. For weights in another format, it would
+    ask a server to convert them. Raises OSError if the hub can't be asked or files are missing.
     """
     if constants.HF_HUB_OFFLINE:
         raise not_in_cache(label)
@@ -73,17 +74,17 @@ def check_hub(name: str, label: str) -> None:
         try:
             files = HfApi().model_info(name, timeout=10).siblings or []
         except errors.HfHubHTTPError:
-            return  # the hub is there; what it says comes again when the files are asked for
+            return  # the hub answers; its refusal comes again, and is explained, at the download
     names = [file.rfilename for file in files]
     _refuse_adapter_alone(names, label)
     if names and "config.json" not in names:
-        raise OSError(f"{label} has no config.json that says what kind of model it is. {OTHERS}")
+        raise OSError(f"{label} has no config.json, which says what kind of model it is. {OTHERS}")
     if names and not any(name.endswith(".safetensors") for name in names):
         raise OSError(f"{label} has no weights in safetensors format. {FORMATS} {OTHERS}")
 
 
-def is_here(source: str | Path, label: str) -> bool:
-    """Whether a model lies on this machine wholly, so that no network is needed."""
+def is_on_disk(source: str | Path, label: str) -> bool:
+    """Whether all files of a model are on this machine, so that no network is needed."""
     if isinstance(source, Path):
         return True
     with plain_errors(source, label):

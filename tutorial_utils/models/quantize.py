@@ -1,8 +1,8 @@
-"""Weights in 4 bits, by bitsandbytes, on CUDA and on the CPU: an 8B model on a card of 8 GB.
+"""Store a model's weights in 4 bits with bitsandbytes, so that an 8B model fits on a GPU of 8 GB.
 
-nf4 (Dettmers et al. 2023, arXiv:2305.14314): the matrices of the linear layers hold 4 bits for each
-weight, and a float32 scale for each 64 of them. Embedding, unembedding and norms stay as they are,
-and so do the activations: what is recorded has the dtype that was asked for.
+The format is nf4 (Dettmers et al. 2023, arXiv:2305.14314). A matrix of a linear layer takes 4 bits
+for each weight, and one float32 scale for each block of 64 weights. Embedding, unembedding and
+norms keep their dtype. So do the activations: they are recorded in the dtype that was asked for.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ BYTES_PER_WEIGHT = 0.5 + 4 / 64
 
 
 def check_quantize(quantize: str | None, device: torch.device) -> bool:
-    """Whether 4 bits are asked for; None means what the variable TUTORIAL_QUANTIZE says.
+    """Whether 4 bits are asked for; None means the value of the variable TUTORIAL_QUANTIZE.
 
-    Raises ValueError for anything but "4bit", and for a device that bitsandbytes does not know;
-    OSError where bitsandbytes is not installed.
+    Raises ValueError for anything but "4bit", and for a device that bitsandbytes does not support;
+    OSError if bitsandbytes is not installed.
     """
     asked = os.environ.get(VARIABLE, "").strip() if quantize is None else quantize
     if not asked:
@@ -37,18 +37,18 @@ def check_quantize(quantize: str | None, device: torch.device) -> bool:
 
 
 def four_bits(dtype: torch.dtype) -> BitsAndBytesConfig:
-    """The settings for transformers; matrix products are made in `dtype`."""
+    """The settings for transformers; matrix products are computed in `dtype`."""
     return BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype
     )
 
 
 def bytes_in_four_bits(empty: PreTrainedModel) -> int:
-    """What the weights of a model on the meta device take, the unembedding left as it is."""
-    kept = empty.get_output_embeddings()
+    """How many bytes the weights take in 4 bits; `empty` is the model on the meta device."""
+    unembedding = empty.get_output_embeddings()  # not quantized
     linear = [module for module in empty.modules() if isinstance(module, nn.Linear)]
-    small = {id(module.weight) for module in linear if module is not kept}
+    quantized = {id(module.weight) for module in linear if module is not unembedding}
     return sum(
-        int(weight.numel() * (BYTES_PER_WEIGHT if id(weight) in small else weight.itemsize))
+        int(weight.numel() * (BYTES_PER_WEIGHT if id(weight) in quantized else weight.itemsize))
         for weight in empty.parameters()
     )

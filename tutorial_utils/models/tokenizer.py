@@ -1,4 +1,4 @@
-"""A model's tokenizer, and whether it does what its file says."""
+"""Load a model's tokenizer, and check that it tokenizes as its tokenizer.json says."""
 
 from __future__ import annotations
 
@@ -17,33 +17,34 @@ from tutorial_utils.models.errors import OTHERS, plain_errors
 from tutorial_utils.models.files import check_folder
 from tutorial_utils.models.integrity import snapshot
 
-# Spaces, an accent as a sign of its own (a normalizer may join it), digits, several scripts.
+# Has repeated spaces, digits, several scripts, and an accent that is a character of its own, which
+# a normalizer may merge with the letter before it.
 SAMPLE = "The cafe\u0301 at 12:30 isn't  far.\n\tNaïve 東京 🙂"
-# With these settings a tokenizer differs from tokenizer.json on purpose.
+# These settings override tokenizer.json, so with one of them a difference is no mistake.
 OVERRIDES = ("add_prefix_space", "do_lower_case", "strip_accents")
 
 Expected = tuple[list[int], list[int], str]
 
 
-def load_tokenizer(source: str | Path, label: str, *, here: bool) -> PreTrainedTokenizerBase:
-    """The tokenizer of a folder or of a name on the hub; `here`: no network is needed.
+def load_tokenizer(source: str | Path, label: str, *, on_disk: bool) -> PreTrainedTokenizerBase:
+    """Load the tokenizer of a folder or of a name on the hub; `on_disk`: without the network.
 
-    Some classes of transformers do something else than tokenizer.json says, which depends on the
-    version: they lose spaces, a normalizer, the BOS. The file is then read without such a class.
+    In some versions of transformers, the tokenizer's class loses spaces, a normalizer or the BOS
+    token that tokenizer.json asks for. The file is then read without that class.
 
-    Raises OSError for one that can't be loaded, or not as its file says.
+    Raises OSError if the tokenizer can't be loaded, or if it does not do what its file says.
     """
     what = f"the tokenizer of {label}"
     if isinstance(source, Path):
         check_folder(source, label, "tokenizer")
     with plain_errors(source, what), _missing_reader(source):
-        settings = get_tokenizer_config(str(source), local_files_only=here)
-        # What transformers 5 calls TokenizersBackend, 4 calls PreTrainedTokenizerFast.
+        settings = get_tokenizer_config(str(source), local_files_only=on_disk)
+        # transformers 4 knows the class TokenizersBackend as PreTrainedTokenizerFast.
         renamed = settings.get("tokenizer_class") == "TokenizersBackend"
         kind: Any = PreTrainedTokenizerFast if renamed else AutoTokenizer
-        where = {"local_files_only": here, "trust_remote_code": False}
+        where = {"local_files_only": on_disk, "trust_remote_code": False}
         tokenizer = kind.from_pretrained(str(source), **where)
-        if not tokenizer.vocab_size:  # what transformers 5 makes of a missing vocabulary
+        if not tokenizer.vocab_size:  # transformers 5 does not fail without a vocabulary
             raise OSError("there is no tokenizer.json")
         folder = snapshot(source)
         if folder is None or not (folder / "tokenizer.json").is_file():
@@ -51,21 +52,24 @@ def load_tokenizer(source: str | Path, label: str, *, here: bool) -> PreTrainedT
         expected = _read_sample(Tokenizer.from_file(str(folder / "tokenizer.json")))
         if expected is None or _agree(tokenizer, expected, settings):
             return tokenizer
-        plain = PreTrainedTokenizerFast.from_pretrained(str(source), local_files_only=here)
+        plain = PreTrainedTokenizerFast.from_pretrained(str(source), local_files_only=on_disk)
         if _agree(plain, expected, settings):
             return plain
         if any(settings.get(name) is not None for name in OVERRIDES):
             return tokenizer
     raise OSError(
-        f"{what} can't be used: what transformers {transformers.__version__} makes of it "
-        f"({type(tokenizer).__name__}) gives other tokens than its tokenizer.json. Another version "
-        f"may do as the file says: `pip install -U transformers`. {OTHERS}"
+        f"{what} can't be used: transformers {transformers.__version__} loads it as "
+        f"{type(tokenizer).__name__}, which gives other tokens than its tokenizer.json. Another "
+        f"version of transformers may read it right: `pip install -U transformers`. {OTHERS}"
     )
 
 
 @contextmanager
 def _missing_reader(source: str | Path) -> Iterator[None]:
-    """Say which package reads a tokenizer.model, where it is not installed."""
+    """If an error comes from a package that is not installed, name that package.
+
+    A folder without tokenizer.json has a *.model file, which another package has to read.
+    """
     try:
         yield
     except Exception as error:
@@ -87,30 +91,33 @@ def _missing_reader(source: str | Path) -> Iterator[None]:
 
 
 def _read_sample(file: Tokenizer) -> Expected | None:
-    """SAMPLE's ids, its ids with special tokens, and the text again; None if it has no tokens."""
+    """The ids of SAMPLE without and with special tokens, and the text decoded from the first.
+
+    None if the tokenizer cannot encode SAMPLE.
+    """
     file.no_truncation()
     file.no_padding()
     try:
         ids = file.encode(SAMPLE, add_special_tokens=False).ids
         return ids, file.encode(SAMPLE).ids, file.decode(ids, skip_special_tokens=False)
-    except Exception:  # an unknown token; the error has no type of its own
+    except Exception:  # the vocabulary lacks a token of SAMPLE; tokenizers raises a plain Exception
         return None
 
 
 def _agree(
     tokenizer: PreTrainedTokenizerBase, expected: Expected, settings: dict[str, Any]
 ) -> bool:
-    """Whether the tokenizer makes of SAMPLE what its file and its settings say."""
-    ids, whole, text = expected
+    """Whether the tokenizer encodes and decodes SAMPLE as its file and its settings say."""
+    ids, with_special, text = expected
     try:
-        own = tokenizer(SAMPLE, add_special_tokens=False, verbose=False)["input_ids"]
-        own_whole = tokenizer(SAMPLE, verbose=False)["input_ids"]
+        own_ids = tokenizer(SAMPLE, add_special_tokens=False, verbose=False)["input_ids"]
+        own_with_special = tokenizer(SAMPLE, verbose=False)["input_ids"]
         own_text = tokenizer.decode(ids, clean_up_tokenization_spaces=False)
-    except Exception:  # what the file can encode, the class can't
+    except Exception:  # the class cannot encode SAMPLE, though the file can
         return False
     adds = [settings.get(name) for name in ("add_bos_token", "add_eos_token")]
-    allowed = [whole]
-    if adds != [None, None]:  # the settings may change what the file says of the two
+    allowed = [with_special]
+    if adds != [None, None]:  # the settings may override what the file says of BOS and EOS
         bos, eos = [tokenizer.bos_token_id], [tokenizer.eos_token_id]
         allowed.append(bos * bool(adds[0]) + ids + eos * bool(adds[1]))
-    return own == ids and own_text == text and own_whole in allowed
+    return own_ids == ids and own_text == text and own_with_special in allowed
