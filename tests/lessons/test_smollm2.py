@@ -30,6 +30,7 @@ def test_spellings_of_a_word_are_near_and_the_template_leaves_the_turn_to_the_as
     near, words = real["other spelling nearest"]
     assert near > 0.8 * words
     assert real["chat"].endswith("<|im_start|>assistant\n")
+    assert real["ends as by hand"]
 
 
 def test_the_filters_keep_few_where_it_is_sure_and_many_where_it_is_not():
@@ -37,3 +38,20 @@ def test_the_filters_keep_few_where_it_is_sure_and_many_where_it_is_not():
     assert surest["min-p 0.2"][0] == 1
     assert surest["top-p 0.9"][0] < least_sure["min-p 0.2"][0] < least_sure["top-p 0.9"][0] / 5
     assert surest["top-k 3"][0] == least_sure["top-k 3"][0] == 3
+
+
+def test_the_last_token_of_a_chat_goes_by_its_topic_and_that_of_the_question_by_its_wording():
+    nearest = read_result("activations")["nearest"]
+    (_, topic, wording), *_ = nearest["question's last token"]
+    assert topic <= 2 and wording >= 10
+    (_, topic, wording), *_ = nearest["prompt's last token"]
+    assert topic >= 10 and wording <= 2
+
+
+def test_four_bits_keep_directions_and_change_first_choices():
+    real = read_result("activations")
+    cosine = real["four bits"]["cosine"]
+    assert cosine[0] > 0.999 and 0.97 < min(cosine) < 0.99
+    changed, total = real["four bits"]["changed"]
+    assert 0.4 < changed / total < 0.5
+    assert real["four bits"]["first choice"] < real["best"]

@@ -43,6 +43,11 @@ def describe_figure(figure: Figure, text: str) -> Figure:
     return described
 
 
+def sentence(title: str) -> str:
+    """A figure's title as a sentence of its description."""
+    return title if title.endswith((".", "?", "!")) else f"{title}."
+
+
 def quoted(token: object) -> str:
     r"""A token or name in quotation marks, what cannot be seen in it as an escape such as `\n`."""
     return json.dumps(str(token), ensure_ascii=False)

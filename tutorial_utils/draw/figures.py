@@ -17,7 +17,14 @@ from matplotlib.figure import Figure, SubFigure
 from transformers import PreTrainedTokenizerBase
 
 from tutorial_utils.decoding import token_strings, top_tokens
-from tutorial_utils.draw.described import NotebookFigure, describe_figure, in_words, listed, quoted
+from tutorial_utils.draw.described import (
+    NotebookFigure,
+    describe_figure,
+    in_words,
+    listed,
+    quoted,
+    sentence,
+)
 from tutorial_utils.draw.html import OKABE_ITO, PALE, visible
 
 WIDTH = 7.8  # inches, about a notebook's width
@@ -61,7 +68,7 @@ def plot_next_token(
     best = top_tokens(checked_probs(probs), tokenizer, k)
     figure = new_figure(0.28 * max(k, 4) + 0.6, title)
     draw_bars(figure, best)
-    return describe_figure(figure, f"{title}. The first: {tokens_with_probs(best)}.")
+    return describe_figure(figure, f"{sentence(title)} The first: {tokens_with_probs(best)}.")
 
 
 def plot_distributions(

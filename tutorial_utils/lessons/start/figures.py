@@ -39,7 +39,7 @@ def plot_pipeline(
     values, rows = as_array(norms), box_rows(tokens, ids)
     steps = [
         "each token has a number, its id",
-        f"each id picks a row of the embedding, layer 0; layers 1 to {len(values) - 1} add to it",
+        "each id picks a row of the embedding, layer 0; decoder layers add to it",
         "final norm, unembedding and softmax, at the last token",
     ]
     boxes, cells = 0.36 * len(rows), max(1, min(0.16 * len(values), 4))

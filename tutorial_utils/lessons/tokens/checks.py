@@ -9,6 +9,7 @@ from itertools import pairwise
 from transformers import PreTrainedTokenizerBase
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
+from tutorial_utils.encoding import text_ids
 from tutorial_utils.lessons.exercise import NotYet, as_whole_number, call, exercise
 
 
@@ -46,8 +47,8 @@ def check_answer_id(answer_id: Callable, tokenizer: PreTrainedTokenizerBase) -> 
         ("Trump works at McDonald's. Trump works at", "McDonald's"),
         ("The die shows", "three"),
     ]:
-        start = len(tokenizer(prompt)["input_ids"])
-        whole = tokenizer(f"{prompt} {answer}")["input_ids"]
+        before, whole = text_ids(tokenizer, [prompt, f"{prompt} {answer}"])
+        start = len(before)
         got = call(answer_id, prompt, answer, case=repr(answer), hints=hints)
         got = as_whole_number(got, case=repr(answer), hint="take one item of the list of ids.")
         if got == whole[start]:
