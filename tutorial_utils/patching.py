@@ -9,9 +9,9 @@ arXiv:2403.00745).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack
-from typing import Any
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -59,21 +59,43 @@ def patch_each(
     without it, and are not run again, except in a model where that changes the answer. A bar shows
     the progress. By hand: the lesson on patching and steering.
     """
-    if not isinstance(prompt, str):
-        raise ValueError(f"prompt must be one string, not {prompt!r:.80}")
+    if approximate:
+        ids, _ = _checked(model, tokenizer, prompt, source, part)
+        return _estimate(model, ids, source, score, part)
+    rows = patch_rows(
+        model,
+        tokenizer,
+        prompt,
+        source,
+        lambda logits: _scores(score, logits),
+        part=part,
+        batch_tokens=batch_tokens,
+    )
+    bar = tqdm(rows, desc="patching", unit="layer", total=len(source), leave=False)
+    return torch.stack([*bar])
+
+
+def patch_rows(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: str,
+    source: Mapping[int, Tensor],
+    look: Score,
+    *,
+    part: str | None = None,
+    batch_tokens: int = 4096,
+) -> Iterator[Tensor]:
+    """What `patch_each` does, one layer after the other, without a bar.
+
+    `look` may give several numbers for each row of logits, `(batch, ...)`: a row is `(seq, ...)`.
+    """
     if batch_tokens < 1:
         raise ValueError(f"batch_tokens is {batch_tokens}: it must be at least 1")
-    ids = torch.tensor(prompt_ids(model, tokenizer, prompt), device=input_device(model))
+    ids, below = _checked(model, tokenizer, prompt, source, part)
     seq = ids.shape[1]
-    _check_source(source, seq)
-    below = {layer: _layers_below(model, layer, part) for layer in source}
-    if approximate:
-        return _estimate(model, ids, source, score, part)
-    with record_outputs(model) as outputs:
-        plain = _logits(model, ids)
 
-    def sweep(layer: int, skipped: int) -> Tensor | None:
-        """The scores (seq,) of a layer; None where the model needs the layers left out."""
+    def sweep(layer: int, skipped: int, outputs: Outputs, plain: Tensor) -> Tensor | None:
+        """A row of a layer; None where the model needs the layers left out."""
         row = []
         places = torch.arange(-1 if skipped else 0, seq)  # -1 is the prompt as it is
         for tokens in places.split(max(1, batch_tokens // seq)):
@@ -85,17 +107,36 @@ def patch_each(
                 return None
             logits = logits[1:] if is_first else logits
             if len(logits):
-                row.append(_scores(score, logits))
+                row.append(look(logits))
         return torch.cat(row)
 
-    scores: list[Any] = []
-    for layer in tqdm(source, desc="patching", unit="layer", leave=False):
-        row = sweep(layer, below[layer])
-        if row is None:  # with all layers, and those that follow likewise
-            below = dict.fromkeys(below, 0)
-            row = sweep(layer, 0)
-        scores.append(row)
-    return torch.stack(scores)
+    def rows() -> Iterator[Tensor]:
+        with record_outputs(model) as outputs:
+            plain = _logits(model, ids)
+        every = 1  # 0 once the model has needed the layers left out: then all are run
+        for layer in source:
+            row = sweep(layer, every * below[layer], outputs, plain)
+            if row is None:
+                every = 0
+                row = sweep(layer, 0, outputs, plain)
+            yield cast(Tensor, row)
+
+    return rows()
+
+
+def _checked(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: str,
+    source: Mapping[int, Tensor],
+    part: str | None,
+) -> tuple[Tensor, dict[int, int]]:
+    """The prompt's ids (1, seq), and for each layer how many decoder layers come before."""
+    if not isinstance(prompt, str):
+        raise ValueError(f"prompt must be one string, not {prompt!r:.80}")
+    ids = torch.tensor(prompt_ids(model, tokenizer, prompt), device=input_device(model))
+    _check_source(source, ids.shape[1])
+    return ids, {layer: _layers_below(model, layer, part) for layer in source}
 
 
 def _logits(model: PreTrainedModel, ids: Tensor) -> Tensor:

@@ -37,11 +37,11 @@ from tutorial_utils.lessons.explorer import (
 )
 from tutorial_utils.lessons.layer import explore_attention
 from tutorial_utils.lessons.lens import explore_lens
-from tutorial_utils.lessons.patching import explore_steering
+from tutorial_utils.lessons.patching import explore_patching, explore_steering
 from tutorial_utils.lessons.softmax import explore_softmax
 from tutorial_utils.lessons.tokens import explore_tokens
 
-PROMPT = "Anna has the red ball."
+PROMPT, OTHER = "Anna has the red ball.", "Anna has the red lamp."
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +62,7 @@ def make(tmp_path_factory):
         layer=lambda: explore_attention(model, tokenizer, PROMPT),
         lens=lambda: explore_lens(model, tokenizer, PROMPT),
         contrast=lambda: explore_contrast(model, tokenizer, PROMPT),
+        patching_map=lambda: explore_patching(model, tokenizer, PROMPT, OTHER, ("Anna", "Ben")),
         patching=lambda: explore_steering(model, tokenizer, directions, PROMPT),
     )
 
@@ -101,7 +102,7 @@ def test_an_error_in_a_callback_is_shown_and_raised_and_hides_what_was_drawn(
     assert said not in shown(explorer) and shown(drawn)
 
 
-@pytest.mark.parametrize("name", CALLS)
+@pytest.mark.parametrize("name", [*CALLS, "patching_map"])
 def test_every_control_has_a_label(make, name):
     for control in inside(getattr(make, name)()):
         if hasattr(control, "disabled") and not isinstance(control, widgets.FloatProgress):

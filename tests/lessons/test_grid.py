@@ -5,8 +5,13 @@ from __future__ import annotations
 import re
 
 import pytest
+import torch
+from matplotlib import colormaps
+from matplotlib.colors import to_hex
 
-from tutorial_utils.lessons.grid import PICKED, CellGrid, Look
+from explorer_parts import inside, parse, shown, words
+from tutorial_utils.draw.html import GREY
+from tutorial_utils.lessons.grid import PICKED, CellGrid, Look, look_of
 
 LABELS = [["a0", "a1", "a2"], ["b0", "b1", "b2"]]
 
@@ -71,3 +76,26 @@ def test_other_cells_are_offered_without_a_pick(grid):
 def test_grids_of_a_page_are_told_apart():
     one, two = (CellGrid("Cells", "Row", "Column") for _ in range(2))
     assert one.buttons._dom_classes != two.buttons._dom_classes
+
+
+def test_a_table_names_its_rows_and_columns_and_words_have_no_columns(grid):
+    table = CellGrid("Cells", "Row", "Column", "table")
+    table.offer(["<a>", "b"], ["0", "1", "2"], LABELS, (0, 1))
+    table.paint("", [[Look("", "1")] * 3] * 2)
+    names = [
+        words(parse(child.value))
+        for child in inside(table)
+        if "<div" in getattr(child, "value", "")
+    ]
+    assert ["b", "<a>"] in names and ["0", "1", "2"] in names
+    assert "repeat(3," in shown(table) and "repeat(3," in shown(grid)
+    line = CellGrid("Cells", "Row", "Column", "words")
+    line.offer([""], ["0", "1", "2"], LABELS[:1], (0, 0))
+    line.paint("", [[Look("", "1")] * 3])
+    assert "flex-wrap:wrap" in shown(line) and "repeat" not in shown(line)
+
+
+@pytest.mark.parametrize(("value", "ink"), [(0.0, "white"), (1.0, "black"), (torch.nan, "black")])
+def test_a_number_is_shown_by_its_colour_and_none_by_grey(value, ink):
+    color = GREY if value != value else to_hex(colormaps["viridis"](value))
+    assert look_of(value, "viridis") == f"background-color:{color};color:{ink}"

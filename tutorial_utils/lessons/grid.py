@@ -5,6 +5,7 @@ One `ToggleButtons`, laid out and coloured by CSS: a model of 1,024 heads is sti
 
 from __future__ import annotations
 
+import html
 from collections.abc import Callable, Sequence
 from itertools import count
 from typing import Any, NamedTuple
@@ -17,6 +18,13 @@ from tutorial_utils.draw.html import GREY, MONO, ink_on
 from tutorial_utils.lessons.explorer import SYNC_WHILE_DRAGGING
 
 PICKED = "#D55E00"  # the frame of what is picked
+WIDTH, HEIGHT = 46, 24  # pixels of a cell of a table
+FORMS = {  # the CSS of the box of all cells; in a table their labels are not seen
+    "map": "display:grid;justify-content:start;grid-template-columns:repeat({columns},auto)",
+    "words": "display:flex;flex-wrap:wrap",
+    "table": f"display:grid;justify-content:start;grid-auto-rows:{HEIGHT}px;"
+    f"grid-template-columns:repeat({{columns}},{WIDTH}px)",
+}
 _numbers = count(1)  # tells the grids of a page apart
 
 
@@ -32,13 +40,14 @@ class CellGrid(widgets.VBox):
     """Cells in rows and columns; `picked` is the (row, column) of one of them.
 
     Row 0 is at the bottom, as layer 0 is in the figures. A cell is picked with a click, or with the
-    sliders `row` and `column`, which have these names and are placed by the explorer. `wraps` lays
-    the cells out like words, in as many lines as they take.
+    sliders `row` and `column`, which have these names and are placed by the explorer. `form` is
+    "map"; "table", with the names of rows and columns beside it in place of labels in the cells; or
+    "words", in as many lines as they take.
     """
 
     picked = (0, 0)
 
-    def __init__(self, name: str, row: str, column: str, *, wraps: bool = False) -> None:
+    def __init__(self, name: str, row: str, column: str, form: str = "map") -> None:
         self.buttons = widgets.ToggleButtons(options=[" "], description=name)
         self.row, self.column = (
             widgets.SelectionSlider(
@@ -46,11 +55,21 @@ class CellGrid(widgets.VBox):
             )
             for text in (row, column)
         )
-        self._name, self._busy, self._wraps = f"cells{next(_numbers)}", False, wraps
+        self._name, self._busy, self._form = f"cells{next(_numbers)}", False, form
         self._looks, self._mark = (widgets.HTML(layout={"display": "none"}) for _ in range(2))
+        self._rows, self._columns = (widgets.HTML(layout={"margin": "0"}) for _ in range(2))
         self.buttons.add_class(self._name)
+        cells: widgets.Widget = self.buttons
+        if form == "table":
+            self.buttons.layout.margin = "0"
+            self._columns.add_class(f"{self._name}-names")
+            right = widgets.VBox([cells, self._columns], layout={"overflow": "visible"})
+            cells = widgets.HBox([self._rows, right], layout={"overflow": "visible"})
+            cells.layout.flex = "none"  # too wide, it is scrolled and not made narrower
         box = {"overflow": "auto", "max_width": "100%", "max_height": "600px"}
-        super().__init__([self.buttons, self._looks, self._mark], layout=widgets.Layout(**box))
+        if form != "words":
+            box["flex_flow"] = "column-reverse"  # it begins at the bottom, where row 0 is
+        super().__init__([cells, self._looks, self._mark], layout=widgets.Layout(**box))
         self.buttons.observe(self._from_buttons, "index")
         for slider in (self.row, self.column):
             slider.observe(self._from_sliders, "index")
@@ -72,6 +91,7 @@ class CellGrid(widgets.VBox):
         try:
             self.row.options, self.column.options = rows, columns
             self.buttons.options = [label for row in reversed(labels) for label in row]
+            self._rows.value, self._columns.value = _axes(rows, columns)
         finally:
             self._busy = False
         self._follow(picked)
@@ -81,17 +101,18 @@ class CellGrid(widgets.VBox):
 
         `css` is that of all cells, `picture` that of the box above all labels.
         """
-        display = "grid;justify-content:start"
-        columns = f"grid-template-columns:repeat({len(cells[0])},auto)"
-        if self._wraps:
-            display, columns = "flex;flex-wrap:wrap", ""
+        box, label = FORMS[self._form].format(columns=len(cells[0])), "font-weight:bold"
+        if self._form == "table":
+            css, label = f"font-size:0;{css}", "display:none"
         rules = [
             f"{self._all} {{flex-direction:column;overflow:visible;width:auto;height:auto}}",
-            f"{self._all} > label {{width:auto;text-align:left;font-weight:bold}}",
-            f"{self._all} > div {{display:{display};gap:3px;padding:4px;{columns}}}",
+            f"{self._all} > label {{width:auto;text-align:left;{label}}}",
+            f"{self._all} > div {{gap:3px;padding:4px;{box}}}",
             f"{self._all} button {{width:auto;height:auto;margin:0;padding:2px 4px;{MONO};"
             f"line-height:1.3;overflow:visible;{css}}}",
-            f"{self._all} button::after {{display:block;text-align:center}}",
+            f".{self._name}-names {{position:sticky;bottom:0;"
+            "background:var(--jp-layout-color0,white)}",
+            f"{self._all} button::after {{display:block;text-align:center;font-size:12px}}",
         ]
         if picture:
             rules.append(f'{self._all} button::before {{content:"";display:block;{picture}}}')
@@ -133,6 +154,22 @@ class CellGrid(widgets.VBox):
             self._mark.value = f"<style>{cell} {{{frame}}}</style>"
         finally:
             self._busy = False
+
+
+def _axes(rows: Sequence[str], columns: Sequence[str]) -> tuple[str, str]:
+    """The names of a table's rows, the first at the bottom, and of its columns, as HTML."""
+    left = "".join(f"<div>{html.escape(name)}</div>" for name in reversed(rows))
+    below = "".join(
+        f'<div style="width:{WIDTH}px;line-height:{WIDTH}px;writing-mode:vertical-rl">'
+        f"{html.escape(name)}</div>"
+        for name in columns
+    )
+    css = f"display:grid;gap:3px;padding:4px;white-space:pre;{MONO}"
+    return (
+        f'<div style="{css};grid-auto-rows:{HEIGHT}px;line-height:{HEIGHT}px;text-align:right">'
+        f"{left}</div>",
+        f'<div style="{css};grid-template-columns:repeat({len(columns)},{WIDTH}px)">{below}</div>',
+    )
 
 
 def look_of(value: float, colors: str) -> str:

@@ -118,7 +118,7 @@ def explore_attention(
     reader = PromptReader(model, tokenizer, prompt, read_patterns)
     kind = widgets.Dropdown(options=[*SCORES], description="Score")
     heads = CellGrid("Heads", "Layer", "Head")
-    token = CellGrid("Tokens", "", "Token", wraps=True)
+    token = CellGrid("Tokens", "", "Token", "words")
     told, drawing, hint, lists = (widgets.HTML(layout={"max_width": "100%"}) for _ in range(4))
     hint.value = escape(HINT)
     scores: dict[str, Tensor | None] = {}  # of this prompt
@@ -174,7 +174,6 @@ def explore_attention(
     wrap = widgets.Layout(flex_flow="row wrap", max_width="100%")
     sliders = widgets.HBox([kind, heads.row, heads.column, token.column], layout=wrap)
     heads.layout.max_width, token.layout.max_height = "min(100%, 480px)", "170px"
-    heads.layout.flex_flow = "column-reverse"  # it begins at the bottom, where layer 1 is
     for name, value in {"flex": "1 1 320px", "overflow": "auto", "max_height": "600px"}.items():
         setattr(drawing.layout, name, value)
     both = widgets.HBox([heads, drawing], layout=wrap)
