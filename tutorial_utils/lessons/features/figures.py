@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
+from tutorial_utils.draw.described import describe_figure, in_words, listed
 from tutorial_utils.draw.figures import (
     CHARACTER,
     MARKERS,
@@ -36,7 +37,10 @@ def plot_fired(rates: torch.Tensor, *, title: str = "How often each feature fire
     axes.text(0.99, 0.95, f"{len(values) - len(fired)} of {len(values)} never fire", ha="right",
               va="top", transform=axes.transAxes)  # fmt: skip
     axes.spines[["top", "right"]].set_visible(False)
-    return figure
+    never = len(values) - len(fired)
+    said = f"the median one on {in_words(float(np.median(values)))} of the tokens"
+    told = f"{title}: {len(values)} features, {said}, {never} on none."
+    return describe_figure(figure, told)
 
 
 def plot_judged(
@@ -73,7 +77,14 @@ def plot_judged(
     axes.spines[["top", "right"]].set_visible(False)
     columns = max(1, int(WIDTH / (11 * CHARACTER * max(map(len, f1)) + 0.6)))
     add_legend(figure, drawn, [*f1], loc="outside lower center", ncols=columns)
-    return figure
+    means = {
+        way: checked_finite(given, way).reshape(-1, len(attributes)) for way, given in f1.items()
+    }
+    said = []
+    for i, name in enumerate(attributes):
+        each = {way: float(values[:, i].mean()) for way, values in means.items()}
+        said.append(f"{name}: {', '.join(f'{way} {in_words(f)}' for way, f in each.items())}")
+    return describe_figure(figure, f"{title}. F1 of {'; '.join(said)}.")
 
 
 def plot_switched(
@@ -92,4 +103,5 @@ def plot_switched(
     axes.set_xticks(range(len(moods)), [drawable(name).replace(", ", "\n") for name in moods])
     axes.set_ylabel("change of mood (logits)")
     axes.spines[["top", "right"]].set_visible(False)
-    return figure
+    said = [f"{name} {in_words(float(np.mean(given)))}" for name, given in moods.items()]
+    return describe_figure(figure, f"{title}. Mean changes of mood, in logits: {listed(said)}.")
