@@ -21,7 +21,7 @@ SOURCE, SITE = ROOT / "build" / "site-source", ROOT / "build" / "site"
 CHAPTERS = {
     "Lessons": ["notebooks/*"],
     "For the reader": ["docs/glossary", "docs/cheat-sheet", "docs/from-here-on", "docs/api"],
-    "For the teacher": ["docs/instructor-guide"],
+    "For the teacher": ["docs/instructor-guide", "docs/projects"],
     "Help": ["docs/troubleshooting", "docs/gpu-boxes", "docs/versions", "docs/benchmarks"],
     "The project": [
         "pocket_llama/README",

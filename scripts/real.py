@@ -7,6 +7,9 @@
 A lesson's cell with the tag `real` leaves a dict named `result`. On SmolLM2 it is stored in the
 package, in the folder of the lesson's topic, with a hash of the code cells that made it. For
 another model nothing is stored: build/real/NAME.md says it side by side with SmolLM2's.
+
+A cell with the tag `spread` makes a function `trial(seed)`. What it gives for five seeds on the
+shipped model is stored beside that.
 """
 
 from __future__ import annotations
@@ -29,6 +32,8 @@ from strict_client import StrictClient
 SMOLLM2 = "smollm2"
 SECONDS = 600  # a hang, not a slow machine
 DIGITS = 4
+SEEDS = "[trial(seed) for seed in range(5)]"
+TAG_OF = {SMOLLM2: "real", "spread": "spread"}  # of what is stored: the tag of the cell it rests on
 
 
 def main() -> int:
@@ -38,13 +43,13 @@ def main() -> int:
         nb = read(path)
         if made_by(nb) is None:
             continue
+        if model == SMOLLM2 and made_by(nb, "spread") is not None:
+            store(nb, asyncio.run(run(nb, path, "", "spread", SEEDS)), "spread")
         started = time.monotonic()
         result = asyncio.run(run(nb, path, model))
         print(f"{path.name}: {time.monotonic() - started:.0f} s", flush=True)
         if model == SMOLLM2:
-            stored = {"cells": hash_of_makers(nb), "result": result}
-            text = json.dumps(stored, ensure_ascii=False, separators=(",", ":"))
-            result_file(nb).write_text(text + "\n", encoding="utf-8")
+            store(nb, result)
         else:
             page.append(compare(path, result, json.loads(result_file(nb).read_text())["result"]))
     if model != SMOLLM2:
@@ -55,41 +60,51 @@ def main() -> int:
     return 0
 
 
-def made_by(nb: NotebookNode) -> NotebookNode | None:
-    """The cell that leaves `result`."""
-    return next((cell for cell in code_cells(nb) if "real" in tags(cell)), None)
+def made_by(nb: NotebookNode, tag: str = "real") -> NotebookNode | None:
+    """The cell that leaves `result`, or the one with another tag."""
+    return next((cell for cell in code_cells(nb) if tag in tags(cell)), None)
 
 
-def makers(nb: NotebookNode) -> list[NotebookNode]:
-    """The code cells up to the one that leaves `result`."""
-    cells, last = code_cells(nb), made_by(nb)
+def makers(nb: NotebookNode, tag: str = "real") -> list[NotebookNode]:
+    """The code cells up to the one with the tag."""
+    cells, last = code_cells(nb), made_by(nb, tag)
     return cells[: next(i for i, cell in enumerate(cells) if cell is last) + 1]
 
 
-def hash_of_makers(nb: NotebookNode) -> str:
+def hash_of_makers(nb: NotebookNode, tag: str = "real") -> str:
     """Changes with any cell that the result rests on."""
-    sources = "\0".join(cell.source for cell in makers(nb))
+    sources = "\0".join(cell.source for cell in makers(nb, tag))
     return hashlib.sha256(sources.encode()).hexdigest()[:16]
 
 
-def result_file(nb: NotebookNode) -> Path:
+def result_file(nb: NotebookNode, kind: str = SMOLLM2) -> Path:
     """Where the result is stored: the lesson reads it with `read_result("its topic")`."""
     sources = "\n".join(cell.source for cell in code_cells(nb))
     [topic] = set(re.findall(r'read_result\("(\w+)"\)', sources))
-    return ROOT / "tutorial_utils" / "lessons" / topic / "smollm2.json"
+    return ROOT / "tutorial_utils" / "lessons" / topic / f"{kind}.json"
 
 
-async def run(nb: NotebookNode, path: Path, model: str) -> dict[str, Any]:
-    """What the tagged cell found on this model."""
+def store(nb: NotebookNode, result: Any, kind: str = SMOLLM2) -> None:
+    """Write a result with the hash of the cells that it rests on."""
+    stored = {"cells": hash_of_makers(nb, TAG_OF[kind]), "result": result}
+    text = json.dumps(stored, ensure_ascii=False, separators=(",", ":"))
+    result_file(nb, kind).write_text(text + "\n", encoding="utf-8")
+
+
+async def run(
+    nb: NotebookNode, path: Path, model: str, tag: str = "real", wanted: str = "result"
+) -> Any:
+    """What `wanted` is on this model, after the cells up to the one with the tag."""
     client = StrictClient(nb, SECONDS, path.name)
-    threads = os.environ.get("OMP_NUM_THREADS", "2")
-    environment = kernel_environment(TUTORIAL_MODEL=model, OMP_NUM_THREADS=threads)
-    if model != SMOLLM2:  # it may have to be fetched, and may run on a GPU
+    # The shipped model gains nothing from a second thread.
+    threads = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "2")} if model else {}
+    environment = kernel_environment(TUTORIAL_MODEL=model, **threads)
+    if model not in (SMOLLM2, ""):  # it may have to be fetched, and may run on a GPU
         del environment["HF_HUB_OFFLINE"], environment["HF_HUB_CACHE"]
     async with client.async_setup_kernel(cwd=str(path.parent), env=environment):
-        for cell in makers(nb):
+        for cell in makers(nb, tag):
             await client.async_execute_cell(cell, nb.cells.index(cell))
-        return rounded(json.loads(await client.ask("__import__('json').dumps(result)")))
+        return rounded(json.loads(await client.ask(f"__import__('json').dumps({wanted})")))
 
 
 def rounded(value: Any) -> Any:

@@ -24,10 +24,10 @@ from traitlets.config import Config
 from kernel_transport import kernel_settings
 from notebook_tools import (
     COLOURS,
-    NOTEBOOK_SECONDS,
     code_cells,
     kernel_environment,
     name_cell,
+    seconds_of,
     tags,
 )
 
@@ -67,8 +67,10 @@ class StrictClient(NotebookClient):
     last_took = 0.0  # seconds, as NOTEBOOK_SECONDS counts them, of the last notebook that ended
 
     def __init__(
-        self, nb: NotebookNode, seconds: float = NOTEBOOK_SECONDS, name: str = "", **kwargs: Any
+        self, nb: NotebookNode, seconds: float | None = None, name: str = "", **kwargs: Any
     ) -> None:
+        name = name or os.environ.get("PYTEST_CURRENT_TEST", "the notebook").split("::")[0]
+        seconds = seconds_of(name) if seconds is None else seconds
         kwargs |= {
             "shutdown_kernel": "immediate",
             "raise_on_iopub_timeout": True,
@@ -78,7 +80,7 @@ class StrictClient(NotebookClient):
         }
         super().__init__(nb, **kwargs)
         self.seconds = seconds
-        self.name = name or os.environ.get("PYTEST_CURRENT_TEST", "the notebook").split("::")[0]
+        self.name = name
         self.cell: NotebookNode | None = None  # the last code cell that was begun
         self.started = monotonic()
         self.timeout_func = lambda cell: max(0.1, 3 * seconds - (monotonic() - self.started))

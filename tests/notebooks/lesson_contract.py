@@ -18,7 +18,7 @@ PAGE = (ROOT / "docs/writing-a-lesson.md").read_text(encoding="utf-8")
 SETUP = textwrap.dedent(re.search(r" *# Set-up: .*?(?=\n *```)", PAGE, re.S).group())
 PACKAGE = "tutorial_utils"
 WIDGETS = ("Explorer", "widgets.VBox")
-TAGS = {"setup", "by-hand", "widget", "varies", "exercise", "check", "real"}
+TAGS = {"setup", "by-hand", "widget", "varies", "exercise", "check", "real", "spread"}
 LAST_SECTIONS = ["Recap", "On Llama-3.1-8B", "Where to go next", "Sources"]
 EXERCISE = re.compile(r"^## Exercise (\d) · \S.* \(\d+ minutes, (easy|medium|hard)\)$", re.M)
 FOLDS = ["Hint 1", "Hint 2", "Solution"]

@@ -17,13 +17,13 @@ from answers import EXERCISES, check_of
 from lesson_contract import exercises
 from notebook_tools import (
     COLOURS,
-    NOTEBOOK_SECONDS,
     WIDGET_MIME,
     code_cells,
     join_streams,
     kernel_environment,
     name_cell,
     read,
+    seconds_of,
     tags,
 )
 from strict_client import StrictClient
@@ -60,7 +60,7 @@ def run_twice(path: Path, **environment: str) -> Report:
 async def _run(path: Path, *, twice: bool, environment: dict[str, str]) -> Report:
     nb, report, started = read(path), Report(), monotonic()
     stubs = {id(stub): number for number, (stub, _, _) in enumerate(exercises(nb), start=1)}
-    client = StrictClient(nb, (3 if twice else 2) * NOTEBOOK_SECONDS, path.name)
+    client = StrictClient(nb, (3 if twice else 2) * seconds_of(path.name), path.name)
     where = {"cwd": str(path.parent), "env": kernel_environment(**environment)}
     cell = code_cells(nb)[0]
     try:

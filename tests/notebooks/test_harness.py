@@ -74,9 +74,19 @@ def test_a_notebook_that_computes_for_too_long_fails():
 
 def test_time_of_all_lessons_has_a_limit():
     assert not notebook_tools.are_too_slow({"a": notebook_tools.NOTEBOOK_SECONDS})
-    seconds = dict.fromkeys("abcdefg", notebook_tools.NOTEBOOK_SECONDS)
+    seconds = dict.fromkeys("abcdefghi", notebook_tools.NOTEBOOK_SECONDS)
     assert notebook_tools.are_too_slow(seconds)
     assert "TOO SLOW" in notebook_tools.tell_seconds(seconds)[-1]
+
+
+def test_a_lesson_that_trains_has_longer():
+    usual = notebook_tools.NOTEBOOK_SECONDS
+    assert notebook_tools.seconds_of("notebooks/04_sample.ipynb") == usual
+    for subject, times in notebook_tools.LONGER.items():
+        lesson = notebook_tools.lesson_on(subject.replace("_", " "))
+        assert notebook_tools.seconds_of(lesson.name) == times * usual
+        assert StrictClient(new_notebook(), name=str(lesson)).seconds == times * usual
+    assert StrictClient(new_notebook()).seconds == usual
 
 
 def test_make_test_runs_the_lessons_through_nbmake(pytestconfig):

@@ -23,6 +23,18 @@ def test_the_result_was_made_by_these_cells(path):
     assert any("read_result(" in cell.source for cell in after)
 
 
+WITH_SPREAD = [path for path in LESSONS if real.made_by(read(path), "spread") is not None]
+
+
+@pytest.mark.parametrize("path", WITH_SPREAD, ids=[path.stem for path in WITH_SPREAD])
+def test_the_spread_over_seeds_was_made_by_these_cells(path):
+    nb = read(path)
+    stored = json.loads(real.result_file(nb, "spread").read_text(encoding="utf-8"))
+    assert stored["cells"] == real.hash_of_makers(nb, "spread"), "run `make real`"
+    assert len(stored["result"]) == 5 and stored["result"][0] != stored["result"][1]
+    assert any(', "spread")' in cell.source for cell in code_cells(nb))
+
+
 def test_a_changed_cell_is_noticed():
     nb = read(WITH_RESULT[0])
     before = real.hash_of_makers(nb)

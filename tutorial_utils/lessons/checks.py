@@ -11,6 +11,11 @@ from tutorial_utils.lessons.decoding.checks import (
     check_penalise,
     check_tokens_kept,
 )
+from tutorial_utils.lessons.features.checks import (
+    check_keep_top,
+    check_precision_and_recall,
+    check_without_feature,
+)
 from tutorial_utils.lessons.harvest.checks import (
     check_batches_of,
     check_bytes_on_disk,
@@ -40,6 +45,7 @@ __all__ = [
     "check_decode_symbols",
     "check_ending_bits",
     "check_entropies",
+    "check_keep_top",
     "check_last_real",
     "check_layer_norm_lens",
     "check_log_softmax",
@@ -49,6 +55,7 @@ __all__ = [
     "check_penalise",
     "check_picks",
     "check_positions_of",
+    "check_precision_and_recall",
     "check_put_at",
     "check_rank",
     "check_settled",
@@ -57,4 +64,5 @@ __all__ = [
     "check_tokens_kept",
     "check_weights_gib",
     "check_without",
+    "check_without_feature",
 ]
