@@ -12,10 +12,12 @@ from tutorial_utils.lessons.exercise import call, exercise, same_tensor
 
 @exercise("patterns of 1 and of 3 heads, over texts of 2 to 9 tokens.")
 def check_previous_score(previous_score: Callable) -> None:
-    """`previous_score(pattern)`: the mean weight on the token before, (head, query, key): (head,)."""
+    """`previous_score(pattern)`: mean weight on the token before, (head, query, key): (head,)."""
     torch.manual_seed(0)
     for heads, seq in ((1, 2), (3, 5), (3, 9)):
-        pattern = torch.randn(heads, seq, seq).tril().masked_fill(_later(seq), -torch.inf).softmax(-1)
+        pattern = (
+            torch.randn(heads, seq, seq).tril().masked_fill(_later(seq), -torch.inf).softmax(-1)
+        )
         case = f"a pattern of shape {tuple(pattern.shape)}"
         got = call(previous_score, pattern, case=case)
         before = pattern.diagonal(offset=-1, dim1=1, dim2=2)
@@ -68,7 +70,9 @@ def check_rotate(rotate: Callable) -> None:
             "use the base that is given, not 10,000.": (
                 _rotated(x, positions[:, None] * 1e4 ** (-2 * half / size))
             ),
-            "each pair has an angle of its own.": _rotated(x, positions[:, None] * 1.0 * (half > -1)),
+            "each pair has an angle of its own.": _rotated(
+                x, positions[:, None] * 1.0 * (half > -1)
+            ),
             "nothing is turned yet.": x,
         }
         hint = "with a, b the halves of x along the last axis: a cos - b sin, then b cos + a sin."

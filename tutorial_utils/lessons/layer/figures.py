@@ -66,7 +66,7 @@ def plot_rotary(
 def plot_patterns(
     pattern: torch.Tensor, tokens: Sequence[str], *, title: str = "Where each head looks"
 ) -> Figure:
-    """A square for each of the first 8 heads of `pattern` `(head, query, key)`, queries downwards."""
+    """A square for each of the first 8 heads of `pattern` `(head, query, key)`, queries down."""
     rows = checked_finite(pattern, "pattern")
     if rows.ndim != 3 or rows.shape[1:] != (len(tokens), len(tokens)):
         raise ValueError(
@@ -130,8 +130,9 @@ def plot_looks(
     layer, head = np.unravel_index(shown.argmax(), shown.shape)
     return describe_figure(
         figure,
-        f"{title}: {count} layers with {heads} heads. The largest weight is {in_words(shown.max())}, "
-        f"layer {layer + 1}, head {head}, on {tokens[indices[layer][head]]!r}.",
+        f"{title}: {count} layers with {heads} heads. The largest weight is "
+        f"{in_words(shown.max())}, layer {layer + 1}, head {head}, on "
+        f"{tokens[indices[layer][head]]!r}.",
     )
 
 
