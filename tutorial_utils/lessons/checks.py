@@ -21,6 +21,7 @@ from tutorial_utils.lessons.harvest.checks import (
     check_bytes_on_disk,
     check_positions_of,
 )
+from tutorial_utils.lessons.layer.checks import check_attend, check_previous_score, check_rotate
 from tutorial_utils.lessons.lens.checks import check_layer_norm_lens, check_rank, check_settled
 from tutorial_utils.lessons.patching.checks import check_carriers, check_put_at, check_without
 from tutorial_utils.lessons.softmax.checks import (
@@ -37,6 +38,7 @@ from tutorial_utils.lessons.tokens.checks import (
 
 __all__ = [
     "check_answer_id",
+    "check_attend",
     "check_batches_of",
     "check_bytes_on_disk",
     "check_carriers",
@@ -56,8 +58,10 @@ __all__ = [
     "check_picks",
     "check_positions_of",
     "check_precision_and_recall",
+    "check_previous_score",
     "check_put_at",
     "check_rank",
+    "check_rotate",
     "check_settled",
     "check_strength",
     "check_strongest",

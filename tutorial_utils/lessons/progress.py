@@ -19,7 +19,7 @@ from typing import Any
 from tutorial_utils.lessons.passed import passed, progress_file
 
 # In the order of the series. Read from the sources, so that nothing heavy is imported.
-TOPICS = ["start", "tokens", "softmax", "decoding", "activations"]
+TOPICS = ["start", "tokens", "softmax", "decoding", "activations", "layer"]
 TOPICS += ["lens", "contrast", "patching", "harvest", "features"]
 
 

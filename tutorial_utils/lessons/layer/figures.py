@@ -1,0 +1,158 @@
+"""Figures of the inside of a decoder layer: tensors in, a matplotlib Figure out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from tutorial_utils.draw.described import describe_figure, in_words
+from tutorial_utils.draw.figures import (
+    CHARACTER,
+    MARKERS,
+    WIDTH,
+    add_legend,
+    as_array,
+    checked_finite,
+    longest_label,
+    name_columns,
+    new_figure,
+    token_label,
+    write,
+)
+from tutorial_utils.draw.html import OKABE_ITO, ink_on
+
+MOST_HEADS = 8  # patterns in one figure
+Points = tuple[Sequence[int], torch.Tensor]
+
+
+def plot_rotary(
+    angles: torch.Tensor,
+    scores: Mapping[str, Points],
+    *,
+    title: str = "Rotary positions",
+) -> Figure:
+    """Left: the angle by which each pair turns per token, `angles` `(pairs,)`, in radians.
+
+    Right: a score by distance, `{label: (distances, (distances,))}`, one after the other on top.
+    """
+    turns, best = checked_finite(angles, "angles"), OKABE_ITO[4]
+    figure = new_figure(3.1, title)
+    left, right = figure.subplots(1, 2)
+    left.plot(turns, marker="o", markersize=4, color=best)
+    left.set(xlabel="pair of numbers in a head", ylabel="angle per token, radians (log)")
+    left.set_yscale("log")
+    left.xaxis.set_major_locator(MaxNLocator(integer=True))
+    for i, (distances, values) in enumerate(scores.values()):
+        look = {"linewidth": 2} if not i else {"linestyle": "", "markersize": 10 - 3 * i}
+        marker, fill = MARKERS[i] if i else "", "none" if i == 1 else OKABE_ITO[i]
+        right.plot(distances, checked_finite(values), marker=marker, mfc=fill, **look)
+        right.lines[-1].set_color(OKABE_ITO[i])
+    right.set(xlabel="tokens from the query back to the key", ylabel="score")
+    add_legend(right, right.lines, list(scores), fontsize=9)
+    for axes in (left, right):
+        axes.spines[["top", "right"]].set_visible(False)
+    said = ", ".join(f"{label}: {in_words(as_array(v)[0])}" for label, (_, v) in scores.items())
+    return describe_figure(
+        figure,
+        f"{title}. Left, the angle per token falls from {in_words(turns[0])} for the first pair to "
+        f"{in_words(turns[-1])} for the last. Right, the score by distance, at the first: {said}.",
+    )
+
+
+def plot_patterns(
+    pattern: torch.Tensor, tokens: Sequence[str], *, title: str = "Where each head looks"
+) -> Figure:
+    """A square for each of the first 8 heads of `pattern` `(head, query, key)`, queries down."""
+    rows = checked_finite(pattern, "pattern")
+    if rows.ndim != 3 or rows.shape[1:] != (len(tokens), len(tokens)):
+        raise ValueError(
+            f"pattern must be (head, query, key) of {len(tokens)} tokens, not {rows.shape}"
+        )
+    rows = rows[:MOST_HEADS]
+    across = min(2, len(rows))
+    down = -(-len(rows) // across)
+    names = [token_label(token, 10) for token in tokens]
+    step = -(-len(names) // 16)
+    figure = new_figure(2.9 * down + longest_label(names), title)
+    panels = figure.subplots(down, across, squeeze=False, sharex=True, sharey=True)
+    for head, axes in enumerate(panels.flat):
+        if head >= len(rows):
+            axes.set_axis_off()
+            continue
+        image = axes.imshow(rows[head], cmap="viridis", vmin=0, vmax=1)
+        axes.set_title(f"head {head}", fontsize=10)
+        name_columns(axes, names, WIDTH / across - 1.6)
+        axes.set_xlabel("")
+        axes.set_yticks(range(0, len(names), step), names[::step], fontsize=9, family="monospace")
+        for label in axes.get_yticklabels():
+            label.set_parse_math(False)
+    figure.supxlabel("key: the token that is looked at (␣ is a space)", fontsize=10)
+    figure.supylabel("query: the token that looks", fontsize=10)
+    figure.colorbar(image, ax=panels, label="attention weight", pad=0.02)
+    last = [
+        f"head {h} looks most at {tokens[int(row[-1].argmax())]!r} ({in_words(row[-1].max())})"
+        for h, row in enumerate(rows)
+    ]
+    return describe_figure(figure, f"{title}. From the last token, {'; '.join(last)}.")
+
+
+def plot_looks(
+    weights: torch.Tensor, places: torch.Tensor, tokens: Sequence[str], *, title: str
+) -> Figure:
+    """The largest weight of each layer and head, `(layers, heads)`, layer 1 at the bottom.
+
+    `places` `(layers, heads)` are the tokens that it is on; their names are written into the cells
+    where they fit. A weight that is nan, of a layer without a pattern, is left empty.
+    """
+    values, indices = as_array(weights), torch.as_tensor(places).tolist()
+    if values.ndim != 2 or values.shape != tuple(torch.as_tensor(places).shape):
+        raise ValueError(f"weights and places must be (layers, heads), not {values.shape}")
+    count, heads = values.shape
+    figure = new_figure(max(1.6, min(0.24 * count, 9)) + 0.9, title)
+    axes = figure.add_subplot()
+    image = axes.imshow(values, origin="lower", aspect="auto", cmap="viridis", vmin=0, vmax=1)
+    axes.set_xticks(range(0, heads, -(-heads // 16)))
+    step = -(-count // 32)
+    axes.set_yticks(range(0, count, step), map(str, range(1, count + 1, step)), fontsize=9)
+    axes.set(xlabel="head", ylabel="decoder layer")
+    figure.colorbar(image, ax=axes, label="largest attention weight", pad=0.01)
+    fits = int((WIDTH - 1.7) / heads / (9 * CHARACTER))
+    for layer, head in np.argwhere(np.isfinite(values)):
+        name = token_label(tokens[indices[layer][head]], fits)
+        if fits >= 4:
+            color = ink_on(image.to_rgba(values[layer, head]))
+            write(axes, head, layer, name, fontsize=9, color=color)
+    shown = np.nan_to_num(values, nan=-1)
+    layer, head = np.unravel_index(shown.argmax(), shown.shape)
+    return describe_figure(
+        figure,
+        f"{title}: {count} layers with {heads} heads. The largest weight is "
+        f"{in_words(shown.max())}, layer {layer + 1}, head {head}, on "
+        f"{tokens[indices[layer][head]]!r}.",
+    )
+
+
+def plot_gate(
+    given: torch.Tensor, function: Callable[[torch.Tensor], torch.Tensor], *, title: str
+) -> Figure:
+    """What an MLP's function makes of a number, over a histogram of the numbers it was given."""
+    values = checked_finite(given, "given").flatten()
+    figure = new_figure(2.8, title)
+    below = figure.add_subplot()
+    below.hist(values, bins=60, color=OKABE_ITO[0], alpha=0.6)
+    below.set(xlabel="number given to the function", ylabel="how many of them")
+    axes = below.twinx()
+    x = np.linspace(min(values.min(), -4), max(values.max(), 4), 200, dtype=np.float32)
+    axes.plot(x, as_array(function(torch.from_numpy(x))), color=OKABE_ITO[4], linewidth=2)
+    axes.set_ylabel("what it makes of it (line)")
+    for each in (below, axes):
+        each.spines[["top"]].set_visible(False)
+    low, high = in_words(values.min()), in_words(values.max())
+    share = f"{(values < 0).mean():.0%}"
+    return describe_figure(
+        figure, f"{title}. The numbers given lie from {low} to {high}, {share} of them below 0."
+    )
