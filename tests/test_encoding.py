@@ -138,8 +138,8 @@ def test_padding_is_an_id_that_the_embedding_has(own):
             "Hi [NEW]",
             r"prompt 1 has a token that this model does not know: '\[NEW\]' has the id 398",
         ),
-        ("Hi \ud83d", r"prompt 1 holds half of a character, '\\ud83d' at place 3"),
-        ("\x07\x08", "prompt 1 gives no tokens, as the tokenizer drops all of its characters"),
+        ("Hi \ud83d", r"prompt 1 holds half of a character, '\\ud83d' at index 3"),
+        ("\x07\x08", "prompt 1 gives no tokens, because the tokenizer drops all of its characters"),
     ],
 )
 def test_texts_that_the_model_cannot_read(own, text, told):

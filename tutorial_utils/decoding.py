@@ -22,12 +22,12 @@ from tutorial_utils.encoding import (
     reads_padding,
 )
 
-# Byte-level BPE writes each byte as one printable character: back from that character to the byte.
+# Byte-level BPE writes each byte as one printable character. This maps that character to the byte.
 BYTE_OF_SYMBOL = {symbol: byte for byte, symbol in bytes_to_unicode().items()}
 
 
 def end_ids(model: PreTrainedModel) -> list[int]:
-    """Ids of the tokens after which the model stops writing; none where it has no such token."""
+    """Ids of the tokens after which generation stops; empty if the model has none."""
     ends = model.generation_config.eos_token_id if model.generation_config else None
     return [] if ends is None else list(ends) if isinstance(ends, (list, tuple)) else [int(ends)]
 
@@ -36,7 +36,7 @@ def end_ids(model: PreTrainedModel) -> list[int]:
 def forward_pass(
     model: PreTrainedModel, ids: torch.Tensor, mask: torch.Tensor, **options: object
 ) -> Any:
-    """What the model gives for `ids` (batch, seq), by default with the logits of the last only.
+    """The model's output for `ids` (batch, seq), by default with the logits of the last token only.
 
     `mask` (batch, all tokens) also covers the tokens in the KV cache, which come before `ids`.
     """
@@ -48,7 +48,7 @@ def pass_inputs(
 ) -> dict[str, Any]:
     """What `forward_pass` gives the model."""
     options = {"logits_to_keep": 1, **options}
-    if not numbers_from_padding(model):  # by itself it may count padding, or forget the KV cache
+    if not numbers_from_padding(model):  # the model itself may count padding or ignore the KV cache
         options["position_ids"] = (mask.cumsum(dim=-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
     known = inspect.signature(model.forward).parameters  # not every architecture takes all of them
     options = {name: value for name, value in options.items() if name in known}
@@ -60,8 +60,8 @@ def next_token_logits(
 ) -> torch.Tensor:
     """Scores of every token as the next one, `(batch, vocab)`, float32, without gradients.
 
-    Read at the last token of each prompt. A prompt in a padded batch gives the same as alone, up
-    to rounding. Errors as in `encode`. By hand: the lesson on logits and softmax.
+    They are read at the last token of each prompt. A prompt gets the same scores in a padded batch
+    as alone, up to rounding. Errors as in `encode`. By hand: the lesson on logits and softmax.
     """
     rows = prompt_ids(model, tokenizer, prompts)
     one_by_one = len({len(row) for row in rows}) > 1 and reads_padding(model)
@@ -86,15 +86,15 @@ def next_token_probs(
 
 
 def check_finite(numbers: torch.Tensor, name: str, model: PreTrainedModel | None = None) -> None:
-    """ValueError for NaN, for infinity, and for a row with nothing but -inf, which forbids a token.
+    """Raise ValueError for NaN, for infinity, and for a row of -inf only, which forbids all tokens.
 
-    `numbers` (..., vocab) are logits or probabilities, `model` tells the message their dtype.
+    `numbers` (..., vocab) are logits or probabilities. The message names the dtype of `model`.
     """
     if (numbers.amax(dim=-1) > -math.inf).all() and (numbers < math.inf).all():  # false for NaN
         return
     is_nan, is_inf = numbers.isnan().any(), numbers.isposinf().any()
     found = "NaN" if is_nan else "infinity" if is_inf else "a row of nothing but -inf"
-    made = f", made in {str(model.dtype).removeprefix('torch.')}" if model is not None else ""
+    made = f", computed in {str(model.dtype).removeprefix('torch.')}" if model is not None else ""
     raise ValueError(
         f"{name} are not finite: there is {found} among them{made}. A number was too large for its "
         "dtype (float16 ends at 65504, and many models go beyond it), or a weight or an edit is "
@@ -105,10 +105,10 @@ def check_finite(numbers: torch.Tensor, name: str, model: PreTrainedModel | None
 def token_strings(
     tokenizer: PreTrainedTokenizerBase, ids: torch.Tensor | Iterable[int]
 ) -> list[str]:
-    """Each id of `(seq,)` as a reader should see it: the text it stands for, special tokens too.
+    """The text that each id of `(seq,)` stands for, also for special tokens.
 
-    Spaces are kept. Bytes that are only part of a character are shown like `<0xE2>`, and an id
-    that the tokenizer does not know like `<id 400>`. By hand: the lesson on tokenization.
+    Spaces are kept. Bytes that are only part of a character are shown as `<0xE2>`, and an id that
+    the tokenizer does not know as `<id 400>`. By hand: the lesson on tokenization.
     """
     ids = ids if isinstance(ids, torch.Tensor) else torch.tensor(list(ids), dtype=torch.long)
     if ids.ndim != 1:
@@ -118,7 +118,7 @@ def token_strings(
 
 def _token_string(tokenizer: PreTrainedTokenizerBase, token_id: int) -> str:
     token = tokenizer.convert_ids_to_tokens([token_id])[0] if token_id >= 0 else None
-    if token is None:  # a model's output is often padded to a round number, beyond the last token
+    if token is None:  # logits are often padded to a round number beyond the last token
         return f"<id {token_id}>"
     text = str(tokenizer.decode([token_id], clean_up_tokenization_spaces=False))
     if "\N{REPLACEMENT CHARACTER}" in text and all(char in BYTE_OF_SYMBOL for char in token):
@@ -126,7 +126,7 @@ def _token_string(tokenizer: PreTrainedTokenizerBase, token_id: int) -> str:
         # "surrogateescape" turns a byte that cannot be decoded into U+DC00 plus that byte.
         chars = raw.decode("utf-8", "surrogateescape")
         return re.sub("[\udc80-\udcff]", lambda c: f"<0x{ord(c[0]) - 0xDC00:02X}>", chars)
-    # SentencePiece marks a space with U+2581, and drops the one at the start of what it decodes.
+    # SentencePiece marks a space with U+2581, and `decode` drops a space at the start.
     spaces = len(token) - len(token.lstrip("\u2581"))
     return " " * spaces + text.lstrip(" ") if spaces else text
 
@@ -157,16 +157,22 @@ def filter_logits(
     top_p: float | None = None,
     min_p: float | None = None,
 ) -> torch.Tensor:
-    """Logits `(..., vocab)` in float32, divided by the temperature, -inf where a filter drops.
+    """Divide logits `(..., vocab)` by the temperature, and set those that a filter drops to -inf.
 
-    In the order of transformers' `generate`: temperature, top-k (the `k` highest, and what ties
-    with the last of them), top-p (the fewest tokens whose probabilities reach `top_p`; Holtzman et
-    al. 2020, arXiv:1904.09751), min-p (those with at least `min_p` times the highest probability;
-    Nguyen et al. 2024, arXiv:2407.01082). The most probable token always stays.
+    The result is float32. The order is that of transformers' `generate`:
+
+    - temperature;
+    - top-k keeps the `k` highest logits, and those that are equal to the lowest of them;
+    - top-p keeps the fewest tokens whose probabilities add up to `top_p` (Holtzman et al. 2020,
+      arXiv:1904.09751);
+    - min-p keeps tokens with at least `min_p` times the highest probability (Nguyen et al. 2024,
+      arXiv:2407.01082).
+
+    The most probable token always stays.
 
     By hand: the lesson on logits and softmax (temperature) and the lesson on decoding (filters).
     """
-    if not 1e-30 < temperature < math.inf:  # divided by less, float32 logits become infinite
+    if not 1e-30 < temperature < math.inf:  # below 1e-30, float32 logits become infinite
         raise ValueError(
             f"temperature is {temperature}: it must be above 0 (1e-30); for the most probable "
             "token each time, use greedy decoding: logits.argmax(dim=-1)"
@@ -183,7 +189,9 @@ def filter_logits(
         logits = logits.masked_fill(logits < last_kept, -math.inf)
     if top_p is not None and top_p < 1:
         ascending, order = logits.sort(dim=-1)
-        drop = ascending.softmax(dim=-1).cumsum(dim=-1) <= 1 - top_p  # the tail from below
+        drop = (
+            ascending.softmax(dim=-1).cumsum(dim=-1) <= 1 - top_p
+        )  # the tail of improbable tokens
         drop[..., -1] = False
         logits = logits.masked_fill(drop.scatter(-1, order, drop), -math.inf)
     if min_p is not None:
@@ -194,7 +202,7 @@ def filter_logits(
 
 
 class DecodingStep(NamedTuple):
-    """One chosen token: its id, the probabilities (vocab,) before it, the text that it ends."""
+    """One new token: its id, the probabilities (vocab,) it was chosen from, the text up to it."""
 
     token_id: int
     probs: torch.Tensor
@@ -209,15 +217,17 @@ def decoding_steps(
     max_new_tokens: int,
     choose: Callable[[torch.Tensor], torch.Tensor | int] = torch.argmax,
 ) -> Iterator[DecodingStep]:
-    """Continue `prompt` token by token with the KV cache, giving one `DecodingStep` for each.
+    """Continue `prompt` token by token with the KV cache; yields one `DecodingStep` for each token.
 
-    `choose` takes the logits `(vocab,)`, float32, and gives a token id. The default is greedy, as
-    `model.generate(..., do_sample=False)`. To sample:
+    `choose` takes the logits `(vocab,)`, float32, and returns a token id. The default is greedy,
+    like `model.generate(..., do_sample=False)`. To sample:
     `choose=lambda logits: filter_logits(logits, top_p=0.9).softmax(-1).multinomial(1)`.
-    `probs` is the softmax of those logits, before any filter of `choose`. `text` is the prompt and
-    what came after it. Stops after `max_new_tokens`, after an end token of
-    `model.generation_config`, and once the model has read as many tokens as its context holds.
-    Errors are raised at once, before the first step. By hand: the lesson on decoding.
+
+    In a step, `probs` is the softmax of the logits, before any filter of `choose`, and `text` is
+    the prompt with all new tokens so far. Decoding stops after `max_new_tokens`, after an end token
+    of `model.generation_config`, or when the model's context is full.
+
+    Wrong arguments raise an error at once, before the first step. By hand: the lesson on decoding.
     """
     if not isinstance(prompt, str):
         raise ValueError(f"prompt must be one string, not {prompt!r:.80}")
@@ -242,7 +252,7 @@ def _steps(
         options = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
         return str(tokenizer.decode(row, **options))
 
-    before, text = len(decode(ids[0])), prompt
+    prompt_length, text = len(decode(ids[0])), prompt
     known = inspect.signature(model.forward).parameters
     kv_cache = "cache" if "cache" in known else "past_key_values"  # before transformers 5.24
     unread, cache = ids, None
@@ -256,8 +266,8 @@ def _steps(
             raise ValueError(f"choose gave {token_id}: token ids here go from 0 to {last}")
         new = ids.new_tensor([[token_id]])
         ids, mask = torch.cat([ids, new], dim=1), torch.cat([mask, mask[:, -1:]], dim=1)
-        unread = ids if cache is None else new  # a model with no KV cache reads all again
-        text = prompt + decode(ids[0])[before:]
+        unread = ids if cache is None else new  # without a KV cache, all tokens are read again
+        text = prompt + decode(ids[0])[prompt_length:]
         yield DecodingStep(token_id, logits.softmax(dim=-1), text)
         if token_id in ends or (context is not None and ids.shape[1] > context):
             return

@@ -1,8 +1,9 @@
 """Norms, changes and similarities of recorded activations; scores of attention patterns.
 
-`activations` are what `record_activations` gives: {layer number: tensor (batch, seq, hidden)}.
-`layers` are some of its numbers, all by default. Results are float32 on the CPU, of the first
-prompt of the batch. No layers raise ValueError, a layer that was not recorded KeyError.
+`activations` are those that `record_activations` returns: {layer number: (batch, seq, hidden)}.
+`layers` are the layer numbers to use; all by default. Results are float32 on the CPU, and only for
+the first prompt of the batch. An empty `layers` raises ValueError; a layer that was not recorded
+raises KeyError.
 """
 
 from __future__ import annotations
@@ -63,18 +64,19 @@ def largest_coordinates(
 def head_scores(
     patterns: Mapping[int, torch.Tensor], kind: str, *, period: int | None = None, start: int = 0
 ) -> dict[int, torch.Tensor]:
-    """How much of its attention each head pays to one kind of token: `{layer: (batch, head)}`.
+    """How much attention each head pays to one kind of token, 0 to 1: `{layer: (batch, head)}`.
 
-    The mean, over the queries that have such a token, of the weights that it gets, 0 to 1. After
-    Olsson et al. 2022, "In-context Learning and Induction Heads", arXiv:2209.11895.
+    For each query, the attention weights of the keys of this kind are added up. The score is the
+    mean over all queries that have such a key (Olsson et al. 2022, "In-context Learning and
+    Induction Heads", arXiv:2209.11895).
 
     Args:
-        patterns: `{layer: (batch, head, query, key)}`, as `read_attention` gives them.
-        kind: "previous", the token before the query; "first", the one in column `start`;
-            "induction" (there: prefix matching), all tokens that came after the query's token
-            earlier on, in text that is the same tokens again and again.
-        period: for "induction", how many tokens it takes until the text begins again.
-        start: the column in which the text begins: 1 for text behind a BOS.
+        patterns: `{layer: (batch, head, query, key)}`, as `read_attention` returns them.
+        kind: "previous" is the token before the query. "first" is the token in column `start`.
+            "induction" is for text that repeats the same tokens: each token that followed an
+            earlier copy of the query's token (called prefix matching in the paper).
+        period: for "induction", the number of tokens after which the text repeats.
+        start: the column in which the text begins: 1 if a BOS comes before it.
     """
     if kind not in ("previous", "first", "induction"):
         raise ValueError(f'kind is "previous", "first" or "induction", not {kind!r}')
@@ -83,18 +85,19 @@ def head_scores(
     scores = {}
     for layer, pattern in patterns.items():
         query, key = (torch.arange(n, device=pattern.device) for n in pattern.shape[-2:])
-        back = query[:, None] - key  # (query, key): how far back the key lies
+        back = query[:, None] - key  # (query, key): how many tokens the key is behind the query
         wanted = (back > 0) & (key >= start)
         if kind == "previous":
             wanted &= back == 1
         elif kind == "first":
             wanted &= key == start
-        elif period:  # the token before the key is the query's, one period or several ago
+        elif period:  # the token before the key is an earlier copy of the query's token
             wanted &= ((back + 1) % period == 0) & (key > start)
         has_one = wanted.any(dim=-1)
         if not has_one.any():
             raise ValueError(
-                f"no query has such a token: {len(query)} tokens, start {start}, period {period}"
+                f'no query has a token of kind "{kind}" before it: there are {len(query)} tokens, '
+                f"start is {start} and period is {period}"
             )
         given = (pattern.float() * wanted).sum(dim=-1)  # (batch, head, query)
         scores[layer] = given[..., has_one].mean(dim=-1).cpu()

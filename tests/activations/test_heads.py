@@ -390,7 +390,7 @@ def test_refused_architectures(model_type, message):
 def test_a_count_that_is_not_clear_is_refused(llama):
     llama.model.layers[0].self_attn.num_heads = 8
     with pytest.raises(
-        ValueError, match=r"how many heads .* is not clear: .* a head has 8, .* as 8"
+        ValueError, match=r"the number of heads .* is not clear: .* a head has 8, .* as 8"
     ):
         read_heads(llama, random_ids(), 1)
 

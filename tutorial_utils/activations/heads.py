@@ -1,8 +1,8 @@
-"""Attention heads: what each adds to the residual stream, and the model without some of them.
+"""Attention heads: read what each adds to the residual stream, change it, or remove heads.
 
-Decoder layers are numbered from 1, heads from 0. Heads are taken where they still lie side by side,
-at the *input* of the matrix that puts them together (`o_proj`). Its output mixes them: no slice of
-it is a head.
+Decoder layers are numbered from 1, heads from 0. Heads are read at the *input* of attention's
+output matrix (`o_proj`), where they lie side by side. The output of that matrix is the sum over all
+heads: no slice of it is a head.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from tutorial_utils.activations.parts import (
 )
 from tutorial_utils.activations.positions import Positions
 
-# What an attention calls the width of a head's output, or how many heads it has.
+# The attributes of an attention module that hold the size of a head and the number of heads.
 SIZE = ("v_head_dim", "head_dim", "head_size")
 COUNT = ("num_heads", "num_attention_heads", "n_heads", "n_head")
 
@@ -43,13 +43,13 @@ def read_heads(
 ) -> dict[int, Tensor]:
     """What each head adds to the residual stream: `{layer: (batch, head, positions, hidden)}`.
 
-    The heads of a layer add up to what its attention gives, less the bias of the output matrix.
-    All layers of an 8B model at 512 tokens are 4 GB in half precision: so `layers` must be said,
-    and `positions` (as in `record_activations`: column numbers, or "last") should be.
+    The heads of a layer add up to the output of its attention minus the bias of the output matrix.
+    All layers of an 8B model at 512 tokens take 4 GB in half precision. So you must give `layers`,
+    and should give `positions` (column numbers or "last", as in `record_activations`).
 
     Raises:
-        ValueError: for a layer that is not there, and where the heads do not add up, as behind an
-            attention that does more with them than one matrix.
+        ValueError: for a layer that is not there, and if the heads do not add up because the
+            attention applies more than one matrix to them.
         TypeError: for an option that neither this function nor the model knows.
     """
     check_options(model, inputs, "read_heads", OPTIONS)
@@ -64,9 +64,9 @@ def read_head_outputs(
     positions: Positions = None,
     **inputs: object,
 ) -> dict[int, Tensor]:
-    """What heads give before they are put together: `{layer: (batch, positions, head, size)}`.
+    """The outputs of the heads before the output matrix: `{layer: (batch, positions, head, size)}`.
 
-    These are the numbers that `edit_heads` changes and that `ablate_heads` takes as values.
+    These are the numbers that `edit_heads` changes and that `ablate_heads` replaces.
     Options and errors are those of `read_heads`.
     """
     check_options(model, inputs, "read_head_outputs", OPTIONS)
@@ -81,15 +81,15 @@ def _read(
     inputs: dict,
     look: Callable[[Tensor, Tensor, int, Callable[[Tensor], Tensor]], Tensor],
 ) -> dict[int, Tensor]:
-    """What `look` makes of the heads, the output, the number and the matrix of each layer."""
+    """Run the model and return `look(heads, output, layer, matrix)` for each layer."""
     kept: dict[int, Tensor] = {}
     pick = choose(positions, inputs.get("attention_mask"))
 
     def hook_of(layer: int, count: int) -> Callable:
         def hook(matrix: nn.Module, args: tuple, kwargs: dict, output: Tensor) -> None:
             def run(mixed: Tensor) -> Tensor:
-                # The matrix itself is asked, whatever it is: Conv1D, quantised, with an adapter.
-                # Its hooks are left out: they have done their work on what comes in here.
+                # The module's own code is used: it may be Conv1D, quantized, or have an adapter.
+                # `forward` skips its hooks, which have changed this input already.
                 return matrix.forward(mixed, *args[1:], **kwargs)
 
             kept[layer] = look(pick(_side_by_side(args[0], count)), pick(output), layer, run)
@@ -105,7 +105,7 @@ def _read(
 
 
 def _apart(heads: Tensor, whole: Tensor, layer: int, run: Callable[[Tensor], Tensor]) -> Tensor:
-    """What each head adds to `whole` `(batch, positions, hidden)`, on its own."""
+    """What each single head adds to `whole` `(batch, positions, hidden)`."""
     alone = torch.zeros_like(heads)
     bias = run(alone[:, :1].flatten(-2))
     missing = whole - bias
@@ -117,29 +117,30 @@ def _apart(heads: Tensor, whole: Tensor, layer: int, run: Callable[[Tensor], Ten
         missing -= apart[:, head]
     gap, *sizes = (torch.linalg.vector_norm(t, torch.inf) for t in (missing, apart, whole))
     largest = max(sizes)
-    if not gap <= 0.05 * largest:  # int8 kernels round as much as that
+    if not gap <= 0.05 * largest:  # rounding in int8 kernels can be that large
         raise ValueError(
-            f"the heads of decoder layer {layer} do not add up to what its attention gives: up to "
-            f"{gap:.2g} is missing, beside numbers up to {largest:.2g}"
+            f"the heads of decoder layer {layer} do not add up to the output of its attention: up "
+            f"to {gap:.2g} is missing, where the largest number is {largest:.2g}"
         )
     return apart
 
 
 @contextmanager
 def edit_heads(model: nn.Module, edits: Mapping[int, Callable[[Tensor], Tensor]]) -> Iterator[None]:
-    """Change what heads give while the model runs inside the `with` block.
+    """Change the outputs of heads while the model runs inside the `with` block.
 
     Example::
 
         with edit_heads(model, {2: lambda heads: heads * keep}):
             model(**inputs)
 
-    `edits` has a function for each decoder layer, from 1. It takes the heads of one pass before
-    they are put together, `(batch, seq, head, size)`, and returns them changed, of the same shape,
-    dtype and device. With a KV cache a pass holds the new tokens only.
+    `edits` maps a decoder layer, from 1, to a function. The function takes the outputs of the heads
+    in one pass, `(batch, seq, head, size)`, before the output matrix. It returns them changed, with
+    the same shape, dtype and device. With a KV cache, a pass holds only the new tokens.
 
     Raises:
-        ValueError: for a layer that is not there, and for a result of another kind.
+        ValueError: for a layer that is not there, and for a result of another shape, dtype or
+            device.
     """
     if not isinstance(edits, Mapping) or not all(callable(edit) for edit in edits.values()):
         raise ValueError(f"edits are given as {{layer number: function}}, not as {edits!r}")
@@ -170,8 +171,8 @@ def ablate_heads(
 ) -> Iterator[None]:
     """Run the model without some heads, `(layer, head)` pairs, inside the `with` block.
 
-    What these heads give is replaced by 0, or by `values[layer]`, of a shape that fits
-    `(batch, seq, head, size)`: means over what `read_head_outputs` gave for other prompts, say.
+    The outputs of these heads are replaced by 0, or by `values[layer]`, in a shape that broadcasts
+    to `(batch, seq, head, size)`, such as the mean of `read_head_outputs` over other prompts.
 
     Raises:
         ValueError: for a layer or a head that is not there, and for values that do not fit.
@@ -204,45 +205,46 @@ def ablate_heads(
         return edit
 
     edits = {layer: edit_of(layer) for layer in chosen}
-    with edit_heads(model, edits) if edits else nullcontext():  # no head at all is a control
+    with edit_heads(model, edits) if edits else nullcontext():  # without any head: a control
         yield
 
 
 def _output_matrix(model: nn.Module, layer: int) -> tuple[nn.Module, int]:
-    """The matrix that puts the heads of a layer together, and how many heads there are."""
+    """The output matrix of a layer's attention, and its number of heads."""
     attention = find_part(model, "attention", layer)
     matrix = find_output_matrix(attention)
     if matrix is None:
         names = ", ".join(name for name, _ in attention.named_modules() if name)
         raise ValueError(
-            f"the attention of decoder layer {layer} has no single output matrix that is known; "
+            f"no single output matrix was found in the attention of decoder layer {layer}; "
             f"its modules are {names}"
         )
     if hasattr(attention, "lambda_init"):
         raise ValueError(
-            f"the heads of decoder layer {layer} are not put together one by one: each part of the "
-            "output matrix's input is a difference of two (differential attention)"
+            f"decoder layer {layer} has no single heads: each part of the output matrix's input "
+            "is a difference of two heads (differential attention)"
         )
     [owner] = [part for part in attention.modules() if matrix in [*part.children()]]
-    width, size = _told([matrix], ("in_features", "nx")), _told([owner], SIZE)  # nx: GPT-2's
-    told = _told([attention, *attention.children()], COUNT)  # in BERT a child says it
-    counted = width // size if width and size else told
-    if not counted or told not in (None, counted):
+    width = _attribute([matrix], ("in_features", "nx"))  # nx: in GPT-2
+    size = _attribute([owner], SIZE)
+    stated = _attribute([attention, *attention.children()], COUNT)  # in BERT a child has it
+    count = width // size if width and size else stated
+    if not count or stated not in (None, count):
         raise ValueError(
-            f"how many heads decoder layer {layer} has is not clear: its output matrix takes "
-            f"{width} numbers, a head has {size}, and the number of heads is given as {told}"
+            f"the number of heads of decoder layer {layer} is not clear: its output matrix takes "
+            f"{width} numbers, a head has {size}, and the number of heads is given as {stated}"
         )
-    return matrix, counted
+    return matrix, count
 
 
-def _told(modules: list[nn.Module], names: tuple[str, ...]) -> int | None:
-    """The first whole number that one of these modules has under one of these names."""
+def _attribute(modules: list[nn.Module], names: tuple[str, ...]) -> int | None:
+    """The first attribute of these modules, under one of these names, that is a whole number."""
     values = (getattr(module, name, None) for module in modules for name in names)
     return next((value for value in values if isinstance(value, int)), None)
 
 
 def _side_by_side(mixed: Tensor, count: int) -> Tensor:
-    """The heads in what goes into the output matrix: `(batch, seq, head, size)`."""
+    """The heads, `(batch, seq, head, size)`, in the input of the output matrix."""
     if mixed.dim() != 3:
         raise ValueError(
             f"the output matrix is given {tuple(mixed.shape)}, not (batch, seq, heads side by side)"
