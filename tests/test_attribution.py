@@ -62,7 +62,7 @@ def test_capped_logits_are_refused():
     model = trained("gemma2")
     model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight * 50)  # up to the cap of 30
     with pytest.raises(
-        ValueError, match=r"no linear function of the stream .* where they are capped"
+        ValueError, match=r"not a linear function of the output .* perhaps because they are capped"
     ):
         attribute_logits(model, random_ids(), 5)
     model.config.final_logit_softcapping = None
@@ -145,11 +145,11 @@ def test_what_is_no_token_is_refused(token):
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        ("bert", "is no sum of what the attention and the MLP.*In BERT and its family.*norm"),
-        ("bart", r"of what decoder layer \d adds is something else"),
-        ("falcon_h1", "something else.*other layers have a third part"),
-        ("minicpm3", "something else.*or scale the stream"),
-        ("modernbert-decoder", "no linear function of the stream"),
+        ("bert", "is not the sum of the outputs of attention and MLP.*Models like BERT.*norm"),
+        ("bart", r"of what decoder layer \d adds comes from neither"),
+        ("falcon_h1", "comes from neither.*layers of other models have a third part"),
+        ("minicpm3", "comes from neither.*or scale the stream"),
+        ("modernbert-decoder", "not a linear function of the output"),
         ("musicgen", "last steps"),
         ("mamba", "no part that is known as attention"),
     ],

@@ -400,11 +400,11 @@ def test_outside_its_block_the_processor_refuses(model_and_tokenizer):
             contrast(inputs["input_ids"], torch.zeros(2, 400))
         for wrong in (inputs["input_ids"][:, :-1], inputs["input_ids"].flip(1)):
             model(**inputs)
-            with pytest.raises(ValueError, match="something else than the end of this text"):
+            with pytest.raises(ValueError, match="something other than the end of this text"):
                 contrast(wrong, torch.zeros(1, 400))
         model(**inputs)
         model(**inputs)  # another pass, after the one that made the scores
-        with pytest.raises(ValueError, match="something else than the end of this text"):
+        with pytest.raises(ValueError, match="something other than the end of this text"):
             contrast(inputs["input_ids"], torch.zeros(1, 400))
     with pytest.raises(ValueError, match="inside the `with"):
         model.generate(**inputs, logits_processor=[contrast], max_new_tokens=2, pad_token_id=0)

@@ -1,9 +1,9 @@
 """Direct logit attribution: what the embedding, each part and each head adds to a logit.
 
-The residual stream at the last layer is a sum, and the unembedding is linear. Only the final norm
-stands between them: its scale is *frozen* at the value that it has in this run, and so the logit is
-a sum too (Elhage et al. 2021, "A Mathematical Framework for Transformer Circuits"). This is the
-direct effect only: what a part changes by way of later layers is not in it.
+The residual stream at the last layer is a sum, and the unembedding is linear. Between them is the
+final norm. Its scale is *frozen* at the value that it has in this run, so the logit is a sum too
+(Elhage et al. 2021, "A Mathematical Framework for Transformer Circuits"). Only direct effects are
+counted: what a part changes through later layers is not included.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from tutorial_utils.activations.record_and_edit import read_activations
 from tutorial_utils.lens import unembed
 
 NO_SUM = (
-    "the residual stream of {} is no sum of what the attention and the MLP of each layer give, so "
-    "its logits cannot be attributed to them: {}. In BERT and its family, in BART's and in "
-    "OpenAI's first GPT a norm comes behind each addition; other layers have a third part, such as "
+    "the residual stream of {} is not the sum of the outputs of attention and MLP in each layer, "
+    "so its logits cannot be attributed to them: {}. Models like BERT, BART and OpenAI's first GPT "
+    "apply a norm after each addition; the layers of other models have a third part, such as "
     "cross-attention, or scale the stream"
 )
 
 
 class Attribution(NamedTuple):
-    """What adds up to a logit, or to the lead of one token over another; float32 on the CPU.
+    """The terms of a logit, or of a difference between two logits; float32 on the CPU.
 
     `total = embedding + attention.sum(1) + mlp.sum(1) + bias`, to rounding.
     """
@@ -41,8 +41,8 @@ class Attribution(NamedTuple):
     embedding: Tensor  # (batch,)
     attention: Tensor  # (batch, layers), of decoder layers 1 to n
     mlp: Tensor  # (batch, layers)
-    # (batch, layers, head), 0 for heads that a layer lacks. What is left of `attention` is what the
-    # bias of its output matrix adds.
+    # (batch, layers, head); 0 if a layer has fewer heads than others. The difference between their
+    # sum and `attention` is what the bias of the output matrix adds.
     heads: Tensor
     bias: Tensor  # (batch,), of the final norm and the unembedding
 
@@ -54,18 +54,18 @@ def attribute_logits(
     other: int | Tensor | None = None,
     **inputs: object,
 ) -> Attribution:
-    """Attribute the logit of `token` as the next one, or its lead over `other`, to its sources.
+    """Attribute the logit of `token` as the next one, or its lead over `other`, to model parts.
 
     Args:
         model: a causal language model.
         input_ids: `(batch, seq)`; the logit is read at the last real token of each row.
-        token: the id of a token, or one for each row `(batch,)`.
-        other: the id of a second one, or of one for each row, whose logit is subtracted.
-        inputs: what else the model takes, such as `attention_mask`.
+        token: the id of a token, or one id for each row `(batch,)`.
+        other: the same for a second token, whose logit is subtracted.
+        inputs: further inputs of the model, such as `attention_mask`.
 
     Raises:
-        ValueError: where the parts do not add up to the stream (a scale or a norm of another kind
-            behind them), and where the logits are not linear in it (capped logits).
+        ValueError: if the parts do not add up to the stream, because the model scales or normalises
+            it in a way not known here; and if the logits are not linear in it (capped logits).
         TypeError: for an option that neither this function nor the model knows.
     """
     check_options(model, inputs, "attribute_logits", ("token", "other"))
@@ -106,7 +106,7 @@ def attribute_logits(
 
 
 def _tolerance(model: PreTrainedModel) -> float:
-    """How far a sum may be from what it should be, as a share of its largest number: rounding."""
+    """How far rounding may move a sum, as a share of its largest term."""
     return 1e-3 if torch.finfo(model.dtype).eps < 1e-6 else 0.03
 
 
@@ -118,41 +118,45 @@ def _check_parts(parts: Tensor, stream: Tensor, model: PreTrainedModel) -> None:
     gaps = ((parts - added).abs() - rounding) / largest.clamp(min=1e-30)
     worst = int(gaps.amax(dim=(1, 2)).argmax())
     if not gaps[worst].max() <= _tolerance(model):
-        why = f"{gaps[worst].max():.2g} of what decoder layer {worst + 1} adds is something else"
+        why = f"{gaps[worst].max():.2g} of what decoder layer {worst + 1} adds comes from neither"
         raise ValueError(NO_SUM.format(type(model).__name__, why))
 
 
 def _check_total(found: Attribution, model: PreTrainedModel) -> None:
-    """Raise ValueError unless all that was found adds up to the logit."""
+    """Raise ValueError unless the attributed terms add up to the logit."""
     parts = torch.cat([found.embedding[:, None], found.attention, found.mlp], dim=1)
     sums = parts.sum(dim=1) + found.bias
     if not (
         (sums - found.total).abs() <= _tolerance(model) * parts.abs().amax(dim=1).clamp(min=1)
     ).all():
         raise ValueError(
-            f"what was found adds up to {sums.tolist()}, and the model gives "
-            f"{found.total.tolist()}: the logits of {type(model).__name__} are no linear function "
-            "of the stream behind its final norm, as where they are capped"
+            f"the terms add up to {sums.tolist()}, but the model gives {found.total.tolist()}: "
+            f"the logits of {type(model).__name__} are not a linear function of the output of its "
+            "final norm, perhaps because they are capped"
         )
 
 
 def _behind(layer: nn.Module, part: str, x: Tensor) -> Callable[[Tensor], Tensor]:
-    """What a decoder layer does to what a part gives, `x` `(batch, hidden)`, before adding it."""
-    told = (getattr(layer, name, None) for name in ("residual_multiplier", "residual_scale"))
-    factor = next((number for number in told if isinstance(number, (int, float))), 1)  # Granite
+    """The norm and the factor, if any, between the output of a part and its addition to the stream.
+
+    As a linear function; the norm's scale is frozen at the part's output `x` `(batch, hidden)`.
+    """
+    found = (getattr(layer, name, None) for name in ("residual_multiplier", "residual_scale"))
+    factor = next((number for number in found if isinstance(number, (int, float))), 1)  # Granite
     norm = find_norm_behind(layer, part)
     linear = (lambda vectors: vectors) if norm is None else _frozen(norm, x)[0]
     return lambda vectors: factor * linear(vectors)
 
 
 def _frozen(norm: nn.Module, x: Tensor) -> tuple[Callable[[Tensor], Tensor], Tensor]:
-    """What `norm` does to parts of `x` `(batch, hidden)`, at the scale it has for `x`; its bias.
+    """`norm` as a linear function, with its scale frozen at `x` `(batch, hidden)`; and its bias.
 
-    A norm takes the mean off, or does not, and multiplies by numbers that depend on the length of
-    `x` only. A vector of that length, of 1 and -1 in turn, shows these numbers.
+    A norm may subtract the mean. Then it multiplies each coordinate by a number that depends only
+    on the length of `x`. A probe of the same length, whose coordinates are 1 and -1 in turn, shows
+    these numbers.
     """
     weight = next(norm.parameters(), torch.empty(0))
-    device = "cpu" if weight.is_meta else weight.device  # offloaded: it is fetched when called
+    device = "cpu" if weight.is_meta else weight.device  # offloaded: loaded when called
 
     def run(vectors: Tensor) -> Tensor:
         with torch.no_grad():
@@ -177,13 +181,17 @@ def _frozen(norm: nn.Module, x: Tensor) -> tuple[Callable[[Tensor], Tensor], Ten
 def _last_steps(
     model: PreTrainedModel, hidden: Tensor, token: int | Tensor, other: int | Tensor | None
 ) -> tuple[nn.Module, Tensor, Tensor, Tensor]:
-    """The final norm; the gradient of the logit behind it; the logit where that is 0; the logit."""
+    """Run the final norm and the unembedding.
+
+    Returns the norm, the gradient of the logit with respect to its output `(batch, hidden)`, the
+    logit for an output of 0 `(batch,)`, and the logit itself `(batch,)`.
+    """
     norm: nn.Module | None = None
     leaves: list[Tensor] = []
     factor = 1.0
 
     def look(module: nn.Module, args: tuple, output: object) -> Tensor | None:
-        """The first module that is given the stream itself is the norm; its output is a leaf."""
+        """The first module whose input is the stream is the norm; make its output a leaf."""
         nonlocal norm
         if norm not in (None, module) or not args or not isinstance(output, Tensor):
             return None
@@ -209,7 +217,7 @@ def _last_steps(
             logit = run()
             if norm is None:
                 raise ValueError(f"no final norm was found in {type(model).__name__}")
-            # A model that is run again for its logits has a leaf for each time.
+            # `unembed` may run the model more than once: then each run has its own leaf.
             gradients = torch.autograd.grad(logit.sum(), leaves, allow_unused=True)
             factor = 0.0
             at_zero = run()

@@ -1,4 +1,4 @@
-"""Contrasting layers: what the last layer says that an earlier one did not say yet (DoLa).
+"""Contrast the last layer's prediction with that of an earlier layer (DoLa).
 
 Chuang et al. 2023, "DoLa: Decoding by Contrasting Layers Improves Factuality in Large Language
 Models", arXiv:2309.03883. The defaults follow the paper. `kl_swapped`, `batch_average` and
@@ -23,16 +23,16 @@ from tutorial_utils.activations.record_and_edit import record_activations
 from tutorial_utils.decoding import check_finite
 from tutorial_utils.lens import kl_divergence, unembed
 
-# How many layers "low" and "high" look through: no part of a model in the paper has more.
+# "low" and "high" cover at most this many layers, as the largest groups of layers in the paper.
 MAX_CANDIDATES = 20
 
 
 def jensen_shannon(logits: Tensor, other: Tensor, *, swapped: bool = False) -> Tensor:
     """Jensen-Shannon divergence in bits, 0 to 1, of p = softmax(logits) and q = softmax(other).
 
-    The mean of D(p || m) and D(q || m), where m is the mean of p and q (Lin 1991,
-    doi:10.1109/18.61115); `swapped` takes D(m || p) and D(m || q), which has no upper end. Both
-    `(..., vocab)`, to `(...)`, float32. By hand: the lesson on DoLa.
+    It is the mean of D(p || m) and D(q || m), where m is the mean of p and q (Lin 1991,
+    doi:10.1109/18.61115). `swapped` takes the mean of D(m || p) and D(m || q) instead, which has no
+    upper limit. From `(..., vocab)` to `(...)`, float32. By hand: the lesson on DoLa.
     """
     log_p, log_q = (z.float().log_softmax(dim=-1) for z in (logits, other))
     log_m = torch.logaddexp(log_p, log_q) - math.log(2)
@@ -44,11 +44,12 @@ def jensen_shannon(logits: Tensor, other: Tensor, *, swapped: bool = False) -> T
 def candidate_layers(model: PreTrainedModel, which: str | int | Iterable[int] = "low") -> list[int]:
     """The numbers of the layers to choose from, lowest first.
 
-    "low" and "high" are the even layers of the lower or the upper half of layers 0 to n - 1, in
-    models of more than 40 layers of the first or last 20. With tied embeddings "low" leaves out
-    layer 0, which would give back the token just read. Or the numbers themselves, or one number;
-    negative ones count from the end. Layer n has nothing to be contrasted with: ValueError.
-    By hand: the lesson on DoLa.
+    `which` is "low", "high", a layer number or several; negative numbers count from the end. "low"
+    and "high" mean the even layers in the lower or upper half of layers 0 to n - 1, but no more
+    than the first or last 20 layers. With tied embeddings "low" leaves out layer 0, which would
+    predict the token just read. By hand: the lesson on DoLa.
+
+    Raises ValueError for layer n: it is the one that the candidates are contrasted with.
     """
     n = len(find_decoder_layers(model))
     if isinstance(which, str):
@@ -74,13 +75,13 @@ def _tied(model: PreTrainedModel) -> bool:
     if None in ends:
         return False
     one, other = (end.weight for end in ends)
-    if one.is_meta or other.is_meta:  # offloaded, each on its own
+    if one.is_meta or other.is_meta:  # offloaded: they cannot be compared
         return bool(getattr(model.config, "tie_word_embeddings", False))
     return one is other
 
 
 class Contrast(NamedTuple):
-    """Scores `(..., vocab)`, the layer picked `(...)`, divergences `(candidates, ...)` in bits."""
+    """Scores `(..., vocab)`, picked layers `(...)`, divergences `(candidates, ...)` in bits."""
 
     scores: Tensor
     layer: Tensor
@@ -97,15 +98,17 @@ def contrast_logits(
 ) -> Contrast:
     """Contrast the last layer's logits with those of the candidate that differs most from it.
 
-    `final` is `(..., vocab)`, `candidates` are `{layer number: logits (..., vocab)}`, as
-    `logit_lens` gives them; one candidate is contrasted with whatever it says. Scores are
-    log q_N - log q_M, and -inf for a token whose q_N is below `alpha` times the highest. Where
-    logits are NaN or +inf the scores are NaN and the layer is -1.
+    `final` is `(..., vocab)`; `candidates` are `{layer number: logits (..., vocab)}`, as
+    `logit_lens` returns them. A single candidate is always picked. With q_N the last layer's
+    distribution and q_M that of the picked layer, scores are log q_N - log q_M, and -inf for a
+    token whose q_N is below `alpha` times the highest. Where logits are NaN or +inf, the scores are
+    NaN and the layer is -1.
 
-    `kl_swapped` takes D(m || q) instead of D(q || m) in the divergence, and `batch_average` takes
-    its mean over the first axis, so that all rows get one layer: the released code does both.
+    Two options do what the released code does. `kl_swapped` takes D(m || q) instead of D(q || m) in
+    the divergence. `batch_average` takes the mean of the divergence over the first axis, so that
+    all rows get the same layer. By hand: the lesson on DoLa.
+
     Raises ValueError for other shapes and for an alpha that is not from 0 to 1.
-    By hand: the lesson on DoLa.
     """
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha is {alpha}: it must be from 0, all tokens, to 1, the first choice")
@@ -116,7 +119,7 @@ def contrast_logits(
             f"{tuple(final.shape)}, not {shapes}"
         )
     log_final = final.float().log_softmax(dim=-1)
-    forbidden = log_final == -math.inf  # by a processor that came before: out for all layers
+    forbidden = log_final == -math.inf  # a processor before this one forbade them
     log_early = {
         number: logits.to(final.device).float().masked_fill(forbidden, -math.inf).log_softmax(-1)
         for number, logits in candidates.items()
@@ -157,12 +160,14 @@ def contrast_layers(
             model.generate(**inputs, logits_processor=[contrast], do_sample=False)
         contrast.picked  # the layers, a tensor (batch,) for each new token
 
-    `candidates` are as in `candidate_layers`, the rest as in `contrast_logits`; `final_norm=False`
-    unembeds the candidates without the final norm, as the released code does. Prompts padded on
-    the left give what each gives alone, unless `batch_average` is set. Options of `generate` such
-    as `repetition_penalty` act before the contrast; a processor put after it in the list acts on
-    the contrasted scores. Beam search, assisted decoding and guidance are refused with a ValueError
-    while they run. By hand: the lesson on DoLa.
+    `candidates` are those of `candidate_layers`; the other options are those of `contrast_logits`.
+    `final_norm=False` unembeds the candidates without the final norm, as the released code does.
+
+    A prompt that is padded on the left gets the same text as alone, unless `batch_average` is set.
+    Options of `generate` such as `repetition_penalty` act before the contrast. A processor after it
+    in the list acts on the contrasted scores. By hand: the lesson on DoLa.
+
+    During `generate`, raises ValueError for beam search, assisted decoding and guidance.
     """
     where = locate(model)
     outermost = where._replace(owners=[where.owners[0], where.owners[-1]])
@@ -179,7 +184,7 @@ def contrast_layers(
 
 
 class ContrastProcessor(LogitsProcessor):
-    """What `contrast_layers` gives; `picked` grows by one tensor `(batch,)` with each new token."""
+    """The processor of `contrast_layers`; each token appends a tensor `(batch,)` to `picked`."""
 
     def __init__(
         self, activations: Mapping[int, Tensor], head: Callable[[Tensor], Tensor], options: dict
@@ -187,26 +192,27 @@ class ContrastProcessor(LogitsProcessor):
         self.activations: Mapping[int, Tensor] | None = activations
         self.head, self.options = head, options
         self.picked: list[Tensor] = []
-        self._passes: list[Tensor | None] = []  # what each pass since the last token has read
+        self._passes: list[Tensor | None] = []  # the token ids of each pass since the last token
         self._length = 0  # of the text when the last token was chosen
 
     def see_inputs(self, part: nn.Module, args: tuple, kwargs: dict) -> None:
-        """Note the token ids (batch, seq) of a forward pass; None where it was given vectors."""
+        """Note the token ids (batch, seq) of a forward pass; None if it was given vectors."""
         self._passes.append(kwargs.get("input_ids", args[0] if args else None))
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Contrast the scores (batch, vocab) that the model's last layer gave.
 
-        Raises ValueError where the last pass did not read this text up to its last token.
+        Raises ValueError if the last pass did not read this text up to its last token.
         """
         if self.activations is None:
-            where = "inside the `with contrast_layers(...)` block"
-            raise ValueError(f"this processor works {where} only")
+            raise ValueError(
+                "this processor works only inside the `with contrast_layers(...)` block"
+            )
         if problem := self._problem(input_ids, len(scores)):
             raise ValueError(
-                f"{problem}, so that the layers recorded last are not those of these scores. "
-                "Layers are contrasted in greedy decoding and sampling: leave out beam search, "
-                "assisted decoding and guidance (guidance_scale), which run the model in other ways"
+                f"{problem}, so the recorded layers do not belong to these scores. Use greedy "
+                "decoding or sampling, without beam search, assisted decoding and guidance "
+                "(guidance_scale), which run the model in other ways"
             )
         vectors = [self.activations[i][:, -1].to(scores.device) for i in self.activations]
         early = self.head(torch.stack(vectors)).to(scores.device)
@@ -216,9 +222,10 @@ class ContrastProcessor(LogitsProcessor):
         return result.scores
 
     def _problem(self, input_ids: Tensor, rows: int) -> str | None:
-        """Why the last pass is not the one that made the scores of this text; None where it is.
+        """Why the recorded layers do not belong to the scores of this text; None if they do.
 
-        Called once for each token, after the passes that read what is new in the text, or all.
+        It is called once per token. The passes since the last call must have read either the new
+        tokens of the text or all of it.
         """
         passes, self._passes = self._passes, []
         length, is_next = input_ids.shape[1], input_ids.shape[1] == self._length + 1
@@ -230,13 +237,13 @@ class ContrastProcessor(LogitsProcessor):
         if len(passes) == 1 and not known:
             return None  # a prompt given as vectors, whose ids nobody knows
         if len(known) < len(passes) or counts != [rows]:
-            told = " and ".join(map(str, counts))
-            return f"the model read {told} rows, and there are scores for {rows}"
-        read = torch.cat(known, dim=1).to(input_ids.device)  # a long prompt comes in chunks
+            read_rows = " and ".join(map(str, counts))
+            return f"the model read {read_rows} rows, and there are scores for {rows}"
+        read = torch.cat(known, dim=1).to(input_ids.device)  # a long prompt may be read in chunks
         count = read.shape[1]
         fits = count in (1, length) if is_next else count <= length
         if not fits or not torch.equal(read, input_ids[:, -count:]):
-            return "the model has read something else than the end of this text"
+            return "the model has read something other than the end of this text"
         try:
             dict(self.activations or {})
         except KeyError as error:
