@@ -1,9 +1,9 @@
 """Builds a deck of slides for each lesson in build/slides: `make slides` calls it.
 
-What is on a slide, the notebook's cells say in their metadata, under `slideshow`:
+The metadata of the notebook's cells, under `slideshow`, says what is on a slide:
 
-    slide_type  "slide" begins a slide, "-" goes on with it, "fragment" waits for a key before that;
-                a cell without is on no slide
+    slide_type  "slide" begins a slide; "-" continues it; "fragment" continues it after a key press;
+                a cell without this key is on no slide
     text        Markdown that stands for the cell's text, or above its code
     code        the beginnings of the lines to show; [] shows none, without the key all are shown
     output      how many lines of what was printed; without the key all are shown
@@ -120,7 +120,7 @@ def _size(lines: list[str]) -> str:
 
 
 def keep_lines(source: str, beginnings: list[str] | None) -> list[str]:
-    """The lines of `source` that begin so, indents aside; all of them for None."""
+    """The lines of `source` that begin with one of these, after their indent; None keeps all."""
     lines = source.split("\n")
     if beginnings is None:
         return lines
@@ -138,7 +138,7 @@ def shows_figure(output: NotebookNode) -> bool:
 
 
 def keep_output(output: NotebookNode, most: int | None) -> NotebookNode | None:
-    """The output with at most so many lines of printed text."""
+    """The output with at most `most` lines of printed text; None keeps all."""
     if output.output_type != "stream" or most is None:
         return output
     lines = output.text.rstrip("\n").split("\n")
@@ -147,7 +147,7 @@ def keep_output(output: NotebookNode, most: int | None) -> NotebookNode | None:
 
 
 def too_much(deck: NotebookNode) -> Iterator[str]:
-    """What would not fit, or not be read from the back row."""
+    """What does not fit on a slide, or cannot be read from the back row."""
     slides: list[list[NotebookNode]] = []
     for cell in deck.cells:
         slides += [[]] if cell.metadata.slideshow.slide_type == "slide" else []
@@ -167,7 +167,7 @@ def too_much(deck: NotebookNode) -> Iterator[str]:
         if lines > most:
             yield f"slide {number} has {lines} lines of code and print: {most} at most"
         if longest > LONGEST_LINE:
-            yield f"slide {number} has a line of {longest} signs: {LONGEST_LINE} at most"
+            yield f"slide {number} has a line of {longest} characters: {LONGEST_LINE} at most"
         if figures > 1:
             yield f"slide {number} has {figures} figures: one at most"
 

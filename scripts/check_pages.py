@@ -1,4 +1,4 @@
-"""What is wrong with a folder of pages that must work from that folder alone, with no network."""
+"""Checks a folder of HTML pages: they need no network, and no link leads nowhere."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-# Attributes that make a browser fetch something when the page opens; a link waits for a click.
+# Attributes that make a browser fetch something as soon as the page opens, unlike a link.
 FETCHED = {
     ("script", "src"),
     ("img", "src"),
@@ -22,7 +22,7 @@ JS_URL = re.compile(r"""(?:import\s*\(?\s*|from\s+|\.src\s*=\s*)['"`](?:https?:)
 
 
 class Page(HTMLParser):
-    """What one page asks for, links to, and has to link to."""
+    """What one page fetches, what it links to, and which ids in it can be linked to."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ class Page(HTMLParser):
 
 
 def problems(folder: Path) -> list[str]:
-    """Requests to other servers; files and headings that a page names and that are not there."""
+    """Requests to other servers, and links to files and headings that are not there."""
     pages = {
         path: Page(path.read_text(encoding="utf-8")) for path in sorted(folder.rglob("*.html"))
     }

@@ -1,4 +1,4 @@
-"""No module uses another one's names that begin with an underscore: `make lint` calls this."""
+"""Fails if a module uses a name of another module that begins with an underscore (`make lint`)."""
 
 import ast
 import sys

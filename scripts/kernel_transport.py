@@ -1,4 +1,4 @@
-"""How kernels are talked to, by `make lab` and by the tests that run notebooks."""
+"""The connection to kernels, for `make lab` and for the tests that run notebooks."""
 
 from __future__ import annotations
 
@@ -12,23 +12,24 @@ from jupyter_core.paths import jupyter_runtime_dir
 
 
 def kernel_settings() -> dict[str, str]:
-    """Settings of jupyter's `KernelManager` with which nobody else can read what a kernel is sent.
+    """Settings of jupyter's `KernelManager` that keep other users from reading messages to kernels.
 
-    IPC: the sockets are files in Jupyter's runtime folder, which only the user can open. Where that
-    cannot be, TCP, encrypted where this jupyter_client can: if not, ipykernel warns at each start.
+    If possible, the sockets are files in Jupyter's runtime folder (IPC), which only the user can
+    open. Otherwise the connection is TCP, encrypted if this jupyter_client supports it; without
+    encryption ipykernel warns at each start.
     """
-    if takes_sockets(Path(jupyter_runtime_dir())):
+    if can_hold_sockets(Path(jupyter_runtime_dir())):
         return {"transport": "ipc"}
     if "transport_encryption" in KernelManager.class_trait_names() and zmq.has("curve"):
         return {"transport_encryption": "auto"}
     return {}
 
 
-def takes_sockets(folder: Path) -> bool:
+def can_hold_sockets(folder: Path) -> bool:
     """Whether a kernel's sockets can be files in this folder.
 
-    Not on Windows, not on every network drive, and not where the path gets longer than a socket's
-    may be: 107 bytes on Linux, 103 on macOS.
+    They cannot on Windows and on some network drives, nor if the path is longer than sockets allow:
+    107 bytes on Linux, 103 on macOS.
     """
     path = folder / f"kernel-{uuid.uuid4()}-ipc-99"  # as jupyter_client names them
     try:

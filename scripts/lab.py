@@ -1,6 +1,6 @@
 """Starts JupyterLab on the first lesson and prints the address to open. `make lab` calls it.
 
-`python scripts/lab.py FOLDER` shows FOLDER/notebooks: the browser tests do, on copies.
+`python scripts/lab.py FOLDER` shows FOLDER/notebooks. The browser tests use it to show copies.
 """
 
 import os
@@ -17,7 +17,7 @@ try:
     from jupyterlab.labapp import LabApp
 
     from kernel_transport import kernel_settings
-except ModuleNotFoundError:  # this is the machine's own Python: main() goes on in `.venv`
+except ModuleNotFoundError:  # this is the machine's own Python: main() starts the one in `.venv`
     ServerApp = LabApp = None
 
 from setup_env import PYTHON, VENV
@@ -26,27 +26,27 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def options(token: str, folder: Path = ROOT) -> list[str]:
-    """Settings that come before the user's own. IP and PORT are variables of `make lab`."""
+    """Settings that override the user's own. IP and PORT are variables of `make lab`."""
     displays = ["DISPLAY", "WAYLAND_DISPLAY"]
     has_display = sys.platform in ("darwin", "win32") or any(map(os.environ.get, displays))
     settings = {
         "ServerApp.ip": os.environ.get("IP", "127.0.0.1"),
         "ServerApp.port": os.environ.get("PORT", "8888"),
         "ServerApp.open_browser": has_display,
-        # Rented boxes have no other user. Windows has no such number.
+        # On rented boxes root is often the only user. Windows has no user ids.
         "ServerApp.allow_root": hasattr(os, "geteuid") and os.geteuid() == 0,
         "ServerApp.root_dir": folder,
         "Application.log_level": "WARN",  # the log of every request would bury the address
         "LabApp.default_url": f"/lab/tree/notebooks/{first_lesson()}",
-        # Neither news nor updates are looked for. JupyterLab asks about news, in a box over the
-        # lesson, whatever the server says: the settings in this folder answer.
+        # No search for news or updates. JupyterLab would still ask about news, in a box over the
+        # lesson, so the settings in this folder answer that question.
         "LabApp.app_settings_dir": Path(__file__).resolve().with_name("lab_settings"),
         "LabApp.news_url": None,
         "LabApp.check_for_updates_class": "jupyterlab.NeverCheckForUpdate",
         "IdentityProvider.token": token,
     }
     settings |= {f"KernelManager.{name}": value for name, value in kernel_settings().items()}
-    if codespace := codespace_address("PORT"):  # what the browser calls this machine
+    if codespace := codespace_address("PORT"):  # the address of this machine in the browser
         any_port = re.escape(codespace).replace("PORT", r"\d+")
         settings["ServerApp.allow_origin_pat"] = f"{any_port}$"
         settings["ServerApp.allow_remote_access"] = True
@@ -59,7 +59,7 @@ def first_lesson() -> str:
 
 
 def codespace_address(port: int | str) -> str:
-    """Where a GitHub codespace forwards this port to; empty anywhere else."""
+    """The address that a GitHub codespace gives to this port; empty anywhere else."""
     name = os.environ.get("CODESPACE_NAME")
     domain = os.environ.get("GITHUB_CODESPACES_PORT_FORWARDING_DOMAIN")
     return f"https://{name}-{port}.{domain}" if name and domain else ""
@@ -74,19 +74,19 @@ def print_address(server: ServerApp, token: str) -> None:
     address = url._replace(query=f"token={token}").geturl()
     print(f"\nOpen this address in a browser:\n\n    {address}\n")
     if everywhere:
-        print(f"From another machine, put this one's address in place of {url.hostname}.")
+        print(f"From another machine, use the address of this machine instead of {url.hostname}.")
     print("Press Ctrl-C twice to stop.\n", flush=True)
 
 
 def in_venv() -> None:
-    """Goes on in `.venv`, where `python scripts/lab.py` was given to another Python."""
+    """Starts this script again with the Python of `.venv`, unless it runs there already."""
     if PYTHON.exists() and not os.path.samefile(sys.prefix, VENV):
         if sys.platform != "win32":
             os.execv(PYTHON, [PYTHON, *sys.argv])
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for JupyterLab, which asks first
         sys.exit(subprocess.run([PYTHON, *sys.argv]).returncode)
     if not LabApp:
-        sys.exit("JupyterLab is not here yet. First run: python scripts/setup_env.py")
+        sys.exit("JupyterLab is not installed yet. First run: python scripts/setup_env.py")
 
 
 def main() -> None:

@@ -1,9 +1,9 @@
-"""Measures what one learner takes of a shared machine's memory: JupyterLab, each lesson's kernel.
+"""Measures how much memory one learner takes on a shared machine: JupyterLab, and each lesson.
 
     python scripts/learner_memory.py      (Linux; for docs/instructor-guide.md)
 
-"most" is the highest that the process held; "its own" leaves out what processes share, which is
-mostly the libraries of torch: thirty learners hold those once.
+"most" is the largest amount that the process held. "its own" leaves out what processes share,
+mostly the libraries of torch: thirty learners together hold those once.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Reads the lessons, and says what a kernel that runs them gets and how long they may take."""
+"""Shared by scripts and tests: reads lessons, and sets their variables and time limits."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = ROOT / "notebooks"
 LESSONS = sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
 
-# What one lesson may take on 2 cores, in seconds: the kernel's start, the imports and every cell.
-# Counted by the clock or by the processor time of the kernel, whichever is less, so that a lesson
-# does not fail because something else keeps the machine busy. By the clock it is stopped after
-# three times as long. A slower machine sets NOTEBOOK_SECONDS=60.
+# The time limit of one lesson on 2 cores, in seconds, with the kernel's start and the imports. It
+# counts the time by the clock or the processor time of the kernel, whichever is less, so that a
+# lesson does not fail because other programs keep the machine busy. After three times this limit
+# by the clock, the lesson is stopped. On a slower machine, set NOTEBOOK_SECONDS=60.
 NOTEBOOK_SECONDS = float(os.environ.get("NOTEBOOK_SECONDS", 20))
 # A lesson that trains something gets more, as many times more as is written here.
 LONGER = {"sparse_features": 45 / 20}
@@ -26,23 +26,23 @@ ALL_NOTEBOOKS_SECONDS = (6 + sum(LONGER.values())) * NOTEBOOK_SECONDS
 
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
-# What a lesson's file says about itself, beside the cells and a hash of them.
+# The metadata of a lesson's file, apart from a hash of its cells.
 METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
 }
-# What a cell says about itself: what the tests need to know, and what the slides show of it.
+# The metadata of a cell that is kept: tags are for the tests, slideshow is for the slides.
 KEPT = ("tags", "slideshow")
 WIDGET_MIME = "application/vnd.jupyter.widget-view+json"
 
 
 def lesson_on(subject: str) -> Path:
-    """The lesson on a subject, by the words of its file's name: "hooks", "the logit lens"."""
+    """The lesson whose file's name has all words of `subject`: "hooks", "the logit lens"."""
     words = set(re.findall(r"\w+", subject.lower())) - {"the"}
     found = [path for path in LESSONS if words <= set(path.stem.split("_"))]
     if len(found) != 1:
         names = ", ".join(path.stem for path in LESSONS)
-        raise ValueError(f"'the lesson on {subject}' is none, or several, of: {names}")
+        raise ValueError(f"'the lesson on {subject}' does not name exactly one of: {names}")
     return found[0]
 
 
@@ -72,13 +72,13 @@ def name_cell(nb: NotebookNode, cell: NotebookNode) -> str:
 
 
 def hash_sources(nb: NotebookNode) -> str:
-    """Changes with any code cell: tells whether the outputs are those of the code above them."""
+    """A hash of all code cells, to tell whether the stored outputs come from this code."""
     sources = "\0".join(cell.source for cell in code_cells(nb))
     return hashlib.sha256(sources.encode()).hexdigest()[:16]
 
 
 def join_streams(outputs: list[NotebookNode]) -> list[NotebookNode]:
-    """Text printed in a row is one output, however many messages the kernel made of it."""
+    """Join text that was printed in a row to one output, even if the kernel sent it in parts."""
     joined: list[NotebookNode] = []
     for output in outputs:
         last = joined[-1] if joined else None
@@ -90,35 +90,35 @@ def join_streams(outputs: list[NotebookNode]) -> list[NotebookNode]:
 
 
 def kernel_environment(**extra: str) -> dict[str, str]:
-    """The variables that a lesson's kernel gets: no network, no model that happens to be here."""
+    """The environment variables of a lesson's kernel: no network, no downloaded models."""
     folders = [str(ROOT), os.environ.get("PYTHONPATH", "")]
     kept = {k: v for k, v in os.environ.items() if k not in ("TUTORIAL_MODEL", "MPLBACKEND")}
     return {
         **kept,
         "PYTHONPATH": os.pathsep.join(filter(None, folders)),
         "PYDEVD_DISABLE_FILE_VALIDATION": "1",
-        # A model this small gains nothing from a second thread, and loses much where one of them
-        # has to wait for a busy core: one lesson took 10 s with one, 137 s with two, beside others.
+        # A model this small gains nothing from a second thread, and loses much if a thread has to
+        # wait for a busy core: on a busy machine one lesson took 10 s with one, 137 s with two.
         "OMP_NUM_THREADS": "1",
         "HF_HUB_OFFLINE": "1",
-        "TUTORIAL_PROGRESS": os.devnull,  # what is solved here was not solved by the reader
+        "TUTORIAL_PROGRESS": os.devnull,  # what runs here is not the reader's progress
         "HF_HUB_CACHE": str(ROOT / "build" / "no-models-here"),
         **extra,
     }
 
 
 def seconds_of(name: str) -> float:
-    """What the lesson of this path or file's name may take."""
+    """The time limit of the lesson with this path or file name."""
     return LONGER.get(Path(name).stem[3:], 1) * NOTEBOOK_SECONDS
 
 
 def are_too_slow(seconds: dict[str, float]) -> bool:
-    """Whether the lessons together took longer than they may."""
+    """Whether the lessons together took longer than allowed."""
     return sum(seconds.values()) > ALL_NOTEBOOKS_SECONDS
 
 
 def tell_seconds(seconds: dict[str, float]) -> list[str]:
-    """What each lesson took of what it may take, a line for each and one for all."""
+    """Lines with the time and the time limit of each lesson, and of all together."""
     lines = [f"{took:6.1f} s of {seconds_of(name):g}  {name}" for name, took in seconds.items()]
     verdict = "TOO SLOW" if are_too_slow(seconds) else "together"
     return [*lines, f"{sum(seconds.values()):6.1f} s of {ALL_NOTEBOOKS_SECONDS:g}  {verdict}"]

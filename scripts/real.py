@@ -6,10 +6,10 @@
 
 A lesson's cell with the tag `real` leaves a dict named `result`. On SmolLM2 it is stored in the
 package, in the folder of the lesson's topic, with a hash of the code cells that made it. For
-another model nothing is stored: build/real/NAME.md says it side by side with SmolLM2's.
+another model nothing is stored: build/real/NAME.md shows its results beside those of SmolLM2.
 
-A cell with the tag `spread` makes a function `trial(seed)`. What it gives for five seeds on the
-shipped model is stored beside that.
+A cell with the tag `spread` defines a function `trial(seed)`. Its results for five seeds on the
+shipped model are stored in the same folder.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def makers(nb: NotebookNode, tag: str = "real") -> list[NotebookNode]:
 
 
 def hash_of_makers(nb: NotebookNode, tag: str = "real") -> str:
-    """Changes with any cell that the result rests on."""
+    """A hash of the cells that the result depends on."""
     sources = "\0".join(cell.source for cell in makers(nb, tag))
     return hashlib.sha256(sources.encode()).hexdigest()[:16]
 
@@ -94,7 +94,7 @@ def store(nb: NotebookNode, result: Any, kind: str = SMOLLM2) -> None:
 async def run(
     nb: NotebookNode, path: Path, model: str, tag: str = "real", wanted: str = "result"
 ) -> Any:
-    """What `wanted` is on this model, after the cells up to the one with the tag."""
+    """Run the cells up to the one with this tag, and return the value of `wanted` after them."""
     client = StrictClient(nb, SECONDS, path.name)
     # The shipped model gains nothing from a second thread.
     threads = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "2")} if model else {}
@@ -108,7 +108,7 @@ async def run(
 
 
 def rounded(value: Any) -> Any:
-    """The same with numbers of a few digits, so that rounding on another machine does not show."""
+    """The same with numbers cut to a few digits, so that other machines give the same file."""
     if isinstance(value, dict):
         return {key: rounded(part) for key, part in value.items()}
     if isinstance(value, list):
@@ -117,7 +117,7 @@ def rounded(value: Any) -> Any:
 
 
 def compare(path: Path, own: dict[str, Any], smollm2: dict[str, Any]) -> str:
-    """A table of what can be told in a line: numbers and words, not lists."""
+    """A table of the results that fit in one line: numbers and words, but no lists."""
     rows = [
         f"| {name} | {told(own[name])} | {told(smollm2.get(name))} |"
         for name in own

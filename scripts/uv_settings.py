@@ -1,4 +1,4 @@
-"""What the user has set for pip, told to uv, which reads none of it. Used by setup_env.py."""
+"""Translates the user's settings for pip into settings for uv. Used by setup_env.py."""
 
 import ast
 import os
@@ -21,21 +21,21 @@ VARIABLES = {
 
 
 def as_pip_would(pip_config: str, source: str) -> tuple[list[str], dict[str, str]]:
-    """The words after `uv`, and variables to add, from what `pip config list` prints.
+    """The arguments and environment variables for uv, from what `pip config list` prints.
 
-    What the user has set for uv itself stays. `source` is where torch comes from.
+    Settings for uv itself are not changed. `source` is where torch comes from.
     """
     settings = read_pip_settings(pip_config)
     found = {VARIABLES[name]: value for name, value in settings.items() if name in VARIABLES}
-    if "find-links" in settings:  # the one list that uv wants with commas
+    if "find-links" in settings:  # uv separates this list by commas
         found["UV_FIND_LINKS"] = settings["find-links"].replace(" ", ",")
-    if "cache-dir" in settings:  # beside what pip keeps there
+    if "cache-dir" in settings:  # in a folder of its own beside pip's files
         found["UV_CACHE_DIR"] = os.path.join(settings["cache-dir"], "uv")
     if "proxy" in settings:
         found |= dict.fromkeys(["HTTP_PROXY", "HTTPS_PROXY"], settings["proxy"])
     if os.path.isdir(settings.get("cert", "")):
         found["SSL_CERT_DIR"] = found.pop("SSL_CERT_FILE")
-    # Every index is asked for every package, and the newest version that fits is taken.
+    # As pip does, look in all indexes for each package and take the newest version that fits.
     command = ["pip", "install", "--index-strategy", "unsafe-best-match"]
     if settings.get("no-index", "no").lower() in ("1", "on", "true", "yes") and source != "wheels":
         command += ["--no-index"]

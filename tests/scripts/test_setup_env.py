@@ -385,7 +385,7 @@ def test_a_folder_of_wheels_is_all_that_is_asked(project, tmp_path, named):
 
 def test_a_folder_of_wheels_that_is_named_must_be_one(project, tmp_path):
     put_wheels(project / "wheels")
-    assert "no wheels are there" in refusal(project, "--dry-run", WHEELS=str(tmp_path))
+    assert "There are no wheels in" in refusal(project, "--dry-run", WHEELS=str(tmp_path))
     assert "does not answer" in set_up(project, "--dry-run", WHEELS="").stdout  # the network
 
 
