@@ -131,7 +131,7 @@ def test_printed_lines_are_cut():
     [
         (cell(text="word " * 70), "has 70 words"),
         (cell("x\n" * 20), "lines of code and print"),
-        (cell("x" * 120), "has a line of 120 signs"),
+        (cell("x" * 120), "has a line of 120 characters"),
     ],
 )
 def test_a_slide_that_is_too_full(made, part):

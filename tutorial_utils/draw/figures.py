@@ -31,14 +31,14 @@ WIDTH = 7.8  # inches, about a notebook's width
 MONO = "DejaVu Sans Mono"  # comes with matplotlib
 FONT: dict[str, Any] = {"family": MONO, "parse_math": False}
 CHARACTER = 0.602 / 72  # its width in inches for each point of size, the same for all characters
-MARKERS = "osD^vP"  # beside OKABE_ITO, so that nothing is told apart by colour alone
+MARKERS = "osD^vP"  # used with OKABE_ITO, so that no line is known by its colour alone
 
 
 class Box(NamedTuple):
     """A token's box, its place and size in characters of 11 points."""
 
     text: str
-    name: str  # below the box, where there is one
+    name: str  # written below the box; may be empty
     left: float
     width: float
     color: str
@@ -166,7 +166,7 @@ def longest_label(tokens: Sequence[str]) -> float:
 
 
 def add_legend(owner: Axes | Figure, parts: Iterable, names: Sequence[str], **options: Any) -> None:
-    """A legend whose names are shown as they are, `_x` and `$x$` too."""
+    """A legend that shows names unchanged, also `_x` and `$x$`, which matplotlib interprets."""
     legend = owner.legend(parts, [""] * len(names), **{"frameon": False, **options})
     for text, name in zip(legend.get_texts(), names, strict=True):
         text.set(text=drawable(name), parse_math=False)
@@ -178,7 +178,7 @@ def as_array(values: torch.Tensor | npt.ArrayLike) -> np.ndarray:
 
 
 def checked_finite(values: torch.Tensor | npt.ArrayLike, what: str = "values") -> np.ndarray:
-    """Float32 numbers; `ValueError` where one is nan or infinite, which a line would leave out."""
+    """Float32 numbers; `ValueError` for nan and infinity, where a line would just have a gap."""
     array = as_array(values)
     if not np.isfinite(array).all():
         raise ValueError(
@@ -216,7 +216,7 @@ def box_rows(tokens: Sequence[str], ids: Sequence[int] | torch.Tensor | None) ->
 
 
 def draw_boxes(figure: Figure | SubFigure, rows: list[list[Box]]) -> None:
-    """The lines of boxes from the top; a box without a name below it is higher."""
+    """Draw the lines of boxes, the first at the top. Boxes without names below them are higher."""
     axes = figure.add_subplot()
     axes.set_axis_off()
     axes.set(xlim=(0, (WIDTH - 0.1) / (11 * CHARACTER)), ylim=(len(rows) - 0.5, -0.5))
@@ -237,7 +237,7 @@ def draw_bars(figure: Figure | SubFigure, best: list[tuple[str, float]]) -> None
     axes.bar_label(bars, values, padding=3, fontsize=9)
     axes.set_yticks(range(len(best)), [token_label(token, 24) for token, _ in best], **FONT)
     axes.set(xlabel="probability", ylabel="token\n(␣ is a space)", xlim=(0, 1.12 * best[0][1] or 1))
-    axes.set_ylim(max(len(best), 4) - 0.4, -0.6)  # few bars are not drawn any thicker
+    axes.set_ylim(max(len(best), 4) - 0.4, -0.6)  # with few bars, they keep their usual width
     axes.spines[["top", "right"]].set_visible(False)
 
 

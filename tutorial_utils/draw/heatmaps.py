@@ -40,11 +40,11 @@ def plot_layer_token_heatmap(
 
     `layers` are the numbers of the rows, 0 and up by default. `label` says what the colours mean.
     `text` `(layers, seq)`, strings or numbers, is written into the cells. `log` spreads the colours
-    over powers of ten, for when a few values are far above the rest; 0 and below is grey then. A
-    cell whose value is not finite is grey, with the value in place of its `text`.
+    over powers of ten, for when a few values are far above the rest; then values of 0 and below are
+    grey. A cell whose value is not finite is grey and shows that value instead of its `text`.
     """
     rows = as_array(values)
-    # A cell with text has room for 5 characters: the figure grows where that takes more width.
+    # A cell with text has room for 5 characters. If many columns need more width, the figure grows.
     width = WIDTH if text is None else max(WIDTH, 1.6 + 0.42 * len(tokens))
     height = max(1, min((0.2 if text is None else 0.26) * len(rows), 9))
     figure = new_figure(height + 0.8 + longest_label(tokens), title, width)
@@ -137,7 +137,7 @@ def draw_heatmap(
     if wrong or not values.size:
         raise ValueError(f"values and text must be (layers, seq), here {shape}, not {wrong or ''}")
     axes = figure.add_subplot()
-    # About the inches that the cells have together, in each direction.
+    # The approximate size of all cells together, in inches.
     width = figure.bbox.width / 100 - 1.6
     height = figure.bbox.height / 100 - 0.8 - longest_label(tokens)
     shown = np.where(np.isfinite(values) & ((values > 0) | (not log)), values, np.nan)
@@ -162,7 +162,7 @@ def draw_heatmap(
 
 
 def _mark_not_finite(axes: Axes, values: np.ndarray, fits: int) -> None:
-    """Cells without a finite number are grey, and say so where their characters fit."""
+    """Make cells without a finite number grey, and write the value in them if it fits."""
     axes.set_facecolor(GREY)
     for layer, column in np.argwhere(~np.isfinite(values)):
         word = f"{values[layer, column]:g}"

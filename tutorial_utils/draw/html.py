@@ -21,7 +21,7 @@ MONO = "font-family:var(--jp-code-font-family,monospace);font-size:13px"
 NUMBER = "text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap"
 CELL = f"{NUMBER};padding:0 5px"
 EDGES = ";border-left:2px solid;border-right:2px solid"
-# The same, mixed with white 2 to 3: pale enough for black text.
+# OKABE_ITO mixed with white, 2 parts to 3, so that black text on it is easy to read.
 PALE = ["#BBE1F6", "#F5D999", "#99D8C7", "#EBC9DC", "#99C7E0", "#EEBF99"]
 GREY = "#D3D3D3"  # a cell whose number is not finite
 
@@ -29,8 +29,8 @@ GREY = "#D3D3D3"  # a cell whose number is not finite
 def ink_on(color: Any) -> str:
     """Black or white, whichever has the higher contrast on a colour that matplotlib knows.
 
-    By the relative luminance of WCAG 2.1. The contrast is at least 4.5, even at a luminance of
-    0.179, where black and white do equally well.
+    The contrast is that of WCAG 2.1, from relative luminances. It is at least 4.5, even at a
+    luminance of 0.179, where black and white have the same contrast.
     """
     rgb = to_rgb(color)
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in rgb]
@@ -39,7 +39,7 @@ def ink_on(color: Any) -> str:
 
 
 def visible(text: str, limit: int = 24) -> str:
-    """A token to read: each space as ␣, escapes for what has no picture, cut after `limit`."""
+    """A readable token: ␣ for a space, escapes for unprintable characters, cut after `limit`."""
     shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text).replace(" ", "␣")
     return shown if len(shown) <= limit else shown[: limit - 1] + "…"
 
@@ -52,14 +52,15 @@ def number(value: float) -> str:
 
 
 def probability(value: float) -> str:
-    """Three decimals as HTML; what would read 0.000 is less than 0.001."""
+    """Three decimals as HTML; "< 0.001" where they would all be 0."""
     return "&lt; 0.001" if value < 0.0005 else f"{value:.3f}"
 
 
 class BarRow(NamedTuple):
-    """A row of `bar_table`: bars are shares from 0 to 1 with their CSS, words are HTML.
+    """A row of `bar_table`.
 
-    A share that is not finite has no bar: the words must say what it is.
+    Each bar is a share from 0 to 1 with its CSS; `words` are HTML. A share that is not finite gets
+    no bar, so the words must say what it is.
     """
 
     name: str
@@ -71,9 +72,9 @@ class BarRow(NamedTuple):
 def bar_table(
     heads: Sequence[str], rows: Sequence[BarRow], *, caption: str = "", widths: Sequence[str] = ()
 ) -> str:
-    """Rows of a name, a bar or two and what they say in words, under `heads`.
+    """A table with the headings `heads`: each row has a name, its bars, and the values in words.
 
-    `widths` in CSS, one for each column, keep the columns where they are whatever is written.
+    `widths`, one CSS width for each column, keep the columns in place when the content changes.
     """
     sides = ["left", "left", *["right"] * (len(heads) - 2)]
     head = "".join(
