@@ -30,7 +30,7 @@ def read_attention(
 
     The model runs on `input_ids` `(batch, seq)` up to the last of `layers`. It runs with attention
     in plain PyTorch ("eager"), because faster implementations never compute the pattern. Its
-    settings are restored afterwards.
+    settings are restored afterwards. By hand: the lesson on a decoder layer.
 
     Args:
         model: a causal language model.
