@@ -52,7 +52,8 @@ def test_a_pattern_of_another_shape_is_refused():
 @pytest.mark.parametrize(("layers", "heads"), [(1, 1), (8, 4), (30, 9), (32, 32), (80, 64)])
 def test_the_largest_weights_are_named_where_there_is_room(layers, heads):
     weights = torch.rand(layers, heads, generator=torch.Generator().manual_seed(0))
-    places = torch.arange(layers * heads).view(layers, heads) % len(TOKENS)
+    numbers = torch.arange(layers * heads).view(layers, heads)
+    places = numbers % 2 * (numbers % len(TOKENS))  # half of them look at the first token
     figure = plot_looks(weights, places, TOKENS, title="Where the last token looks")
     (image,) = figure.axes[0].images
     assert np.allclose(image.get_array(), weights) and image.origin == "lower"

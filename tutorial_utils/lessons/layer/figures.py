@@ -120,7 +120,7 @@ def plot_looks(
     axes.set_yticks(range(0, count, step), map(str, range(1, count + 1, step)), fontsize=9)
     axes.set(xlabel="head", ylabel="decoder layer")
     figure.colorbar(image, ax=axes, label="largest attention weight", pad=0.01)
-    fits = int((WIDTH - 1.7) / heads / (9 * CHARACTER))
+    fits = int((WIDTH - 1.9) / heads / (9 * CHARACTER)) - 1
     for layer, head in np.argwhere(np.isfinite(values)):
         name = token_label(tokens[indices[layer][head]], fits)
         if fits >= 4:
