@@ -38,10 +38,16 @@ def rotate(x, m, base):  #: Right
     a, b = x.chunk(2, dim=-1)
     point = torch.complex(a, b) * torch.polar(torch.ones(()), at(x, m, base))
     return torch.cat([point.real, point.imag], dim=-1)
-rotate = lambda x, m, base: turned(x, -at(x, m, base))  #: turn the other way
-def rotate(x, m, base):  #: not neighbours
-    pairs = torch.cat([x[..., ::2], x[..., 1::2]], dim=-1)
-    return torch.stack(turned(pairs, at(x, m, base)).chunk(2, dim=-1), dim=-1).flatten(-2)
+def rotate(x, positions, base):  #: turn the other way
+    angles = positions[:, None] * base ** (-torch.arange(0, x.shape[-1], 2) / x.shape[-1])
+    a, b = x.chunk(2, dim=-1)
+    cos, sin = angles.cos(), angles.sin()
+    return torch.cat([a * cos + b * sin, b * cos - a * sin], dim=-1)
+def rotate(x, positions, base):  #: not neighbours
+    angles = positions[:, None] * base ** (-torch.arange(0, x.shape[-1], 2) / x.shape[-1])
+    a, b = x[..., ::2], x[..., 1::2]
+    cos, sin = angles.cos(), angles.sin()
+    return torch.stack([a * cos - b * sin, b * cos + a * sin], dim=-1).flatten(-2)
 rotate = lambda x, m, base: turned(x, at(x, m, base, 1.0))  #: mind the 2
 rotate = lambda x, m, base: turned(x, at(x, m, base, -2.0))  #: the power of the base is negative
 rotate = lambda x, m, base: turned(x, at(x, torch.arange(len(m)), base))  #: that are given
@@ -73,8 +79,10 @@ def attend(q, k, v):  #: Right
                         @ v[h // group] for h in range(len(q))])
 def attend(q, k, v):  #: share keys and values
     k, v = (t.repeat(len(q) // len(t), 1, 1) for t in (k, v))
-    return sdpa(q, k, v, is_causal=True)
-attend = lambda q, k, v: scores(q, k).softmax(-1) @ spread(v, q)  #: must not look at later ones
+    return torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+def attend(q, k, v):  #: must not look at later ones
+    k, v = (t.repeat_interleave(len(q) // len(t), dim=0) for t in (k, v))
+    return (q @ k.mT / q.shape[-1] ** 0.5).softmax(dim=-1) @ v
 attend = lambda q, k, v: hidden(scores(q, k).softmax(-1), 0) @ spread(v, q)  #: add up to 1
 attend = lambda q, k, v: hidden(scores(q, k), 0).softmax(-1) @ spread(v, q)  #: a score of 0
 attend = lambda q, k, v: hidden(scores(q, k), -1e9, 0).softmax(-1) @ spread(v, q)  #: Not yet

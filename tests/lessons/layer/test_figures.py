@@ -49,7 +49,7 @@ def test_a_pattern_of_another_shape_is_refused():
         plot_patterns(torch.zeros(2, 7, 6), TOKENS)
 
 
-@pytest.mark.parametrize(("layers", "heads"), [(1, 1), (8, 4), (30, 9), (32, 32), (80, 64)])
+@pytest.mark.parametrize(("layers", "heads"), [(1, 1), (8, 4), (24, 9), (32, 32), (80, 64)])
 def test_the_largest_weights_are_named_where_there_is_room(layers, heads):
     weights = torch.rand(layers, heads, generator=torch.Generator().manual_seed(0))
     numbers = torch.arange(layers * heads).view(layers, heads)
