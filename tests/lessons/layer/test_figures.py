@@ -49,7 +49,7 @@ def test_a_pattern_of_another_shape_is_refused():
         plot_patterns(torch.zeros(2, 7, 6), TOKENS)
 
 
-@pytest.mark.parametrize(("layers", "heads"), [(1, 1), (8, 4), (24, 9), (32, 32), (80, 64)])
+@pytest.mark.parametrize(("layers", "heads"), [(1, 1), (8, 4), (30, 9), (32, 32), (80, 64)])
 def test_the_largest_weights_are_named_where_there_is_room(layers, heads):
     weights = torch.rand(layers, heads, generator=torch.Generator().manual_seed(0))
     numbers = torch.arange(layers * heads).view(layers, heads)
@@ -58,15 +58,16 @@ def test_the_largest_weights_are_named_where_there_is_room(layers, heads):
     (image,) = figure.axes[0].images
     assert np.allclose(image.get_array(), weights) and image.origin == "lower"
     written = [text.get_text() for text in figure.axes[0].texts]
-    assert len(written) == (layers * heads if heads < 16 else 0) and looks_right(figure)
+    assert len(written) == (int((places > 0).sum()) if heads < 16 else 0) and looks_right(figure)
     layer, head = divmod(int(weights.argmax()), heads)
     assert f"layer {layer + 1}, head {head}, on" in figure.description
 
 
 def test_a_layer_without_a_pattern_is_left_empty():
     weights = torch.tensor([[0.5, 0.2], [torch.nan, torch.nan]])
-    figure = plot_looks(weights, torch.zeros(2, 2, dtype=torch.long), TOKENS, title="Looks")
+    figure = plot_looks(weights, torch.ones(2, 2, dtype=torch.long), TOKENS, title="Looks")
     assert len(figure.axes[0].texts) == 2 and looks_right(figure)
+    assert "0 of 2 heads look most at the first token" in figure.description
     with pytest.raises(ValueError, match=r"must be \(layers, heads\)"):
         plot_looks(weights, torch.zeros(2, 3, dtype=torch.long), TOKENS, title="Looks")
 

@@ -105,8 +105,9 @@ def plot_looks(
 ) -> Figure:
     """The largest weight of each layer and head, `(layers, heads)`, layer 1 at the bottom.
 
-    `places` `(layers, heads)` are the tokens that it is on; their names are written into the cells
-    where they fit. A weight that is nan, of a layer without a pattern, is left empty.
+    `places` `(layers, heads)` are the tokens that it is on. Their names are written into the cells
+    where they fit, but for the first token, at which many heads look. A weight that is nan, of a
+    layer without a pattern, is left empty.
     """
     values, indices = as_array(weights), torch.as_tensor(places).tolist()
     if values.ndim != 2 or values.shape != tuple(torch.as_tensor(places).shape):
@@ -118,21 +119,25 @@ def plot_looks(
     axes.set_xticks(range(0, heads, -(-heads // 16)))
     step = -(-count // 32)
     axes.set_yticks(range(0, count, step), map(str, range(1, count + 1, step)), fontsize=9)
-    axes.set(xlabel="head", ylabel="decoder layer")
+    axes.set(xlabel="head (no word in a cell: the first token)", ylabel="decoder layer")
+    if heads >= 2 * MOST_HEADS:
+        axes.set_xlabel("head")
     figure.colorbar(image, ax=axes, label="largest attention weight", pad=0.01)
     fits = int((WIDTH - 1.9) / heads / (9 * CHARACTER)) - 1
     for layer, head in np.argwhere(np.isfinite(values)):
-        name = token_label(tokens[indices[layer][head]], fits)
-        if fits >= 4:
+        if fits >= 4 and indices[layer][head]:
+            name = token_label(tokens[indices[layer][head]], fits)
             color = ink_on(image.to_rgba(values[layer, head]))
             write(axes, head, layer, name, fontsize=9, color=color)
     shown = np.nan_to_num(values, nan=-1)
+    first = int(((np.asarray(indices) == 0) & np.isfinite(values)).sum())
     layer, head = np.unravel_index(shown.argmax(), shown.shape)
     return describe_figure(
         figure,
         f"{title}: {count} layers with {heads} heads. The largest weight is "
         f"{in_words(shown.max())}, layer {layer + 1}, head {head}, on "
-        f"{tokens[indices[layer][head]]!r}.",
+        f"{tokens[indices[layer][head]]!r}. {first} of {np.isfinite(values).sum()} heads look most "
+        f"at the first token, {tokens[0]!r}.",
     )
 
 
