@@ -81,6 +81,11 @@ def problems(path: Path) -> list[str]:
         source = "".join(cell["source"])
         look = in_text if cell["cell_type"] == "markdown" else lambda text, folder: in_code(text)
         lines += [f"{name}: cell {number}: {what}" for _, what in look(source, path.parent)]
+        slide = cell["metadata"].get("slideshow", {}).get("text", "")
+        title = re.match(r"# (\d\d) ", slide)
+        if title and title.group(1) != path.name[:2]:
+            lines.append(f"{name}: the slide of cell {number}: the number is {path.name[:2]}")
+        lines += [f"{name}: the slide of cell {number}: {what}" for _, what in in_code(slide)]
     return lines
 
 
