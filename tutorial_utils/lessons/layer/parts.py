@@ -6,8 +6,8 @@ in Llama's way, give what the layer gives.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -90,7 +90,7 @@ def _look(model: PreTrainedModel, count: int, input_ids: Tensor, inputs: dict) -
     rotary: dict[int, tuple[Tensor, Tensor] | None] = {}
 
     def keep_stream(number: int) -> Callable:
-        def hook(module: nn.Module, args: tuple, kwargs: dict, output: object) -> None:
+        def hook(module: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
             given = args[0] if args else kwargs["hidden_states"]
             seen[number] = given, output[0] if isinstance(output, tuple) else output
 
@@ -118,12 +118,13 @@ def _look(model: PreTrainedModel, count: int, input_ids: Tensor, inputs: dict) -
 
 def tiny_llama(vocab: int, device: torch.device | str = "cpu") -> PreTrainedModel:
     """A Llama with random weights, to open where the model at hand has no layer that opens."""
-    sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 3}
-    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "initializer_range": 0.2}
+    sizes: dict[str, Any] = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 3}
+    sizes |= {"num_attention_heads": 4, "num_key_value_heads": 2, "initializer_range": 0.2}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        config = LlamaConfig(vocab_size=vocab, **sizes, **heads, pad_token_id=None)
-        return LlamaForCausalLM(config).to(device).eval()
+        config = LlamaConfig(vocab_size=vocab, **sizes, pad_token_id=None)
+        model: nn.Module = LlamaForCausalLM(config)
+        return cast(PreTrainedModel, model.to(device).eval())
 
 
 def _first(module: nn.Module, names: tuple[str, ...]) -> nn.Module | None:
@@ -186,21 +187,28 @@ def _projections(attention: nn.Module, size: int) -> list[Function] | None:
     children = dict(attention.named_children())
     if {"q_proj", "k_proj", "v_proj"} <= set(children):
         return [children[name] for name in ("q_proj", "k_proj", "v_proj")]
-    fused: nn.Module
     if "c_attn" in children:  # GPT-2: all queries, all keys, all values
-        fused = children["c_attn"]
-        return [lambda x, i=i: fused(x).chunk(3, dim=-1)[i] for i in range(3)]
-    if "qkv_proj" in children and hasattr(attention, "num_key_value_heads"):  # Phi-3
-        fused, keys = children["qkv_proj"], attention.num_key_value_heads * size
-        sizes = [getattr(fused, "out_features", 0) - 2 * keys, keys, keys]
-        return [lambda x, i=i: fused(x).split(sizes, dim=-1)[i] for i in range(3)]
+        return _thirds(children["c_attn"], lambda out: out.chunk(3, dim=-1))
+    kv_heads = getattr(attention, "num_key_value_heads", None)
+    if "qkv_proj" in children and kv_heads:  # Phi-3
+        keys = kv_heads * size
+        return _thirds(
+            children["qkv_proj"],
+            lambda out: out.split([out.shape[-1] - 2 * keys, keys, keys], dim=-1),
+        )
     if "query_key_value" in children:  # GPT-NeoX: head by head
-        fused = children["query_key_value"]
-        return [
-            lambda x, i=i: fused(x).unflatten(-1, (-1, 3, size))[..., i, :].flatten(-2)
-            for i in range(3)
-        ]
+        return _thirds(
+            children["query_key_value"],
+            lambda out: [part.flatten(-2) for part in out.unflatten(-1, (-1, 3, size)).unbind(-2)],
+        )
     return None
+
+
+def _thirds(fused: nn.Module, cut: Callable[[Tensor], Sequence[Tensor]]) -> list[Function]:
+    def third(i: int) -> Function:
+        return lambda x: cut(fused(x))[i]
+
+    return [third(i) for i in range(3)]
 
 
 def _mlp(
@@ -211,8 +219,12 @@ def _mlp(
     act = getattr(mlp, "act_fn", None) if act is None else act
     both = _first(mlp, ("gate_up_proj",))  # Phi-3
     if isinstance(both, nn.Linear) and down is not None and act is not None:
-        halves = [lambda x, i=i: both(x).chunk(2, dim=-1)[i] for i in range(2)]
-        return halves[0], halves[1], act, down
+        return (
+            (lambda x: both(x).chunk(2, dim=-1)[0]),
+            (lambda x: both(x).chunk(2, dim=-1)[1]),
+            act,
+            down,
+        )
     if up is None or down is None or act is None:
         return None, None, None, None
     return _first(mlp, ("gate_proj",)), up, act, down
