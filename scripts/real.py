@@ -32,6 +32,7 @@ from strict_client import StrictClient
 SMOLLM2 = "smollm2"
 SECONDS = 600  # a hang, not a slow machine
 DIGITS = 4
+SHORT = 6  # a list of so many values is told in a line
 SEEDS = "[trial(seed) for seed in range(5)]"
 TAG_OF = {SMOLLM2: "real", "spread": "spread"}  # of what is stored: the tag of the cell it rests on
 
@@ -117,19 +118,28 @@ def rounded(value: Any) -> Any:
 
 
 def compare(path: Path, own: dict[str, Any], smollm2: dict[str, Any]) -> str:
-    """A table of the results that fit in one line: numbers and words, but no lists."""
-    rows = [
-        f"| {name} | {told(own[name])} | {told(smollm2.get(name))} |"
-        for name in own
-        if not isinstance(own[name], (dict, list))
-    ]
+    """A table of all that can be told in a line, of both models."""
+    here, there = dict(lines_of(own)), dict(lines_of(smollm2))
+    rows = [f"| {name} | {here.get(name, '')} | {there.get(name, '')} |" for name in here | there]
     return "\n".join(
         [f"## {path.stem}\n", "| | this model | SmolLM2-135M |", "|:--|--:|--:|", *rows, ""]
     )
 
 
+def lines_of(value: Any, name: str = "") -> list[tuple[str, str]]:
+    """Names and texts of single values and of short lists; what is in a dict has both names."""
+    if isinstance(value, dict):
+        parts = [lines_of(part, f"{name}: {key}".removeprefix(": ")) for key, part in value.items()]
+        return [line for lines in parts for line in lines]
+    values = value if isinstance(value, list) else [value]
+    if len(values) > SHORT or any(isinstance(one, (dict, list)) for one in values):
+        return []
+    text = ", ".join(told(one) for one in values)
+    return [(name.replace("|", r"\|"), text.replace("|", r"\|").replace("\n", " "))]
+
+
 def told(value: object) -> str:
-    return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 if __name__ == "__main__":

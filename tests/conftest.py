@@ -13,8 +13,10 @@ strict_client.watch_nbmake()
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Leaves out what is run only when asked for by name: the harness's notebooks, the browser."""
-    if collection_path.name == "browser":  # they need a browser: make test-browser
-        return True if not any("browser" in argument for argument in config.args) else None
+    if collection_path.parent.name == "tests" and collection_path.name in ("browser", "real"):
+        # make test-browser and make test-real set up what these need
+        name = f"tests/{collection_path.name}"
+        return True if not any(name in argument for argument in config.args) else None
     folder = collection_path.parent.name
     if folder in ("broken", "good") and not any(folder in argument for argument in config.args):
         return True

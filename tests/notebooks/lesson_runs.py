@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import json
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,6 +46,7 @@ class Report:
     moves: int = 0
     seconds: float = 0.0
     gpu_bytes: int = 0  # the most that was allocated on a CUDA GPU
+    result: Any = None  # on SmolLM2, what the cell tagged `real` left
 
 
 def run_once(path: Path, **environment: str) -> Report:
@@ -67,6 +69,9 @@ async def _run(path: Path, *, twice: bool, environment: dict[str, str]) -> Repor
         async with client.async_setup_kernel(**where):
             for index, cell in enumerate(nb.cells):
                 first, before = await _execute(client, cell, index, twice)
+                if "real" in tags(cell) and environment.get("TUTORIAL_MODEL") == "smollm2":
+                    left = await client.ask("__import__('json').dumps(result)")
+                    report.result = json.loads(left)
                 if not twice or cell.cell_type != "code":
                     continue
                 second, after = await _execute(client, cell, index, twice)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -47,3 +48,14 @@ def test_a_changed_cell_is_noticed():
 def test_numbers_are_rounded_and_words_kept():
     value = {"a": 0.123456, "b": [1, 1234567.0, "x"], "c": True}
     assert real.rounded(value) == {"a": 0.1235, "b": [1, 1235000.0, "x"], "c": True}
+
+
+def test_the_page_of_another_model_tells_single_values_and_short_lists():
+    own = {"best": 0.123456, "says": ["a|b", 2], "by": {"low": [1, 2]}, "long": [0] * 9}
+    page = real.compare(Path("06_x.ipynb"), own, {"best": 2, "only": True})
+    assert page.splitlines()[4:] == [
+        "| best | 0.1235 | 2 |",
+        "| says | a\\|b, 2 |  |",
+        "| by: low | 1, 2 |  |",
+        "| only |  | True |",
+    ]

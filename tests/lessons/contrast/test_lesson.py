@@ -1,0 +1,31 @@
+"""What the lesson on DoLa says of the released code and of its own measurement."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from notebook_tools import code_cells, lesson_on, read
+
+
+@pytest.fixture(scope="module")
+def printed() -> str:
+    cells = code_cells(read(lesson_on("contrasting layers dola")))
+    return "\n".join(output.get("text", "") for cell in cells for output in cell.outputs)
+
+
+def test_the_released_code_scores_the_same_token_otherwise(printed):
+    """No softmax: above 0, so no log-probability. The softmax before the mask: some is lost."""
+    found = dict(
+        re.findall(r"^(paper|FACTOR|multiple choice): .* gets +(-?[\d.]+)$", printed, re.M)
+    )
+    paper, factor, choice = (float(found[k]) for k in ("paper", "FACTOR", "multiple choice"))
+    assert factor < paper - 1 < 0 < choice
+
+
+def test_four_prompts_give_no_verdict(printed):
+    lines = re.findall(r"of (\d+) prompts: (.+)$", printed, re.M)
+    assert len(lines) == 6
+    for prompts, verdict in lines:
+        assert (verdict == "too few to tell") == (int(prompts) < 10)

@@ -1,0 +1,89 @@
+"""The lessons on SmolLM2, widgets moved, against their stored results: `make test-real`.
+
+Each lesson runs once. What was found is then held to the same bars as the stored results, those in
+tests/lessons/.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+import real
+from lesson_runs import Report, run_once
+from notebook_tools import LESSONS, ROOT, lesson_on, read
+
+THREADS = {"OMP_NUM_THREADS": "2"}
+WITH_RESULT = [path for path in LESSONS if real.made_by(read(path)) is not None]
+BARS = sorted((ROOT / "tests" / "lessons").rglob("test_smollm2.py"))
+FOUR_BITS = [lesson_on(subject) for subject in ("hooks", "the logit lens", "patching")]
+every_lesson = pytest.mark.parametrize("lesson", LESSONS, ids=lambda path: path.stem)
+
+
+@cache
+def run_on_smollm2(lesson: Path) -> Report:
+    return run_once(lesson, TUTORIAL_MODEL=real.SMOLLM2, **THREADS)
+
+
+@every_lesson
+def test_runs_with_its_widgets_moved(lesson):
+    report = run_on_smollm2(lesson)
+    print(f"{lesson.stem}: {report.seconds:.0f} s")
+    assert not report.problems, "\n".join(report.problems)
+
+
+def numbers(found: Any, where: str = "") -> dict[str, float]:
+    """All numbers of a result, by where they stand in it."""
+    if isinstance(found, dict):
+        parts = found.items()
+    elif isinstance(found, list):
+        parts = enumerate(found)
+    else:
+        return {where: float(found)} if isinstance(found, (int, float)) else {}
+    return {k: v for key, part in parts for k, v in numbers(part, f"{where}/{key}").items()}
+
+
+@pytest.mark.parametrize("lesson", WITH_RESULT, ids=lambda path: path.stem)
+def test_the_stored_result_still_holds(lesson):
+    """Nine numbers in ten within a tenth: one other token changes a text, and its mood."""
+    stored = json.loads(real.result_file(read(lesson)).read_text(encoding="utf-8"))["result"]
+    old, new = numbers(stored), numbers(run_on_smollm2(lesson).result)
+    assert set(old) == set(new), "run `make real`"
+    close = {k: new[k] == pytest.approx(old[k], rel=0.1, abs=0.05, nan_ok=True) for k in old}
+    off = {k: (old[k], new[k]) for k, same in close.items() if not same}
+    assert len(off) <= 0.1 * len(old), off
+
+
+def load_bars(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"bars_{path.parent.name}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("path", BARS, ids=lambda path: path.parent.name)
+def test_bars(path):
+    found = {
+        real.result_file(read(lesson)).parent.name: run_on_smollm2(lesson).result
+        for lesson in WITH_RESULT
+    }
+    module = load_bars(path)
+    module.read_result = found.__getitem__
+    bars = [test for name, test in vars(module).items() if name.startswith("test_")]
+    assert bars
+    for test in bars:
+        test()
+
+
+@pytest.mark.parametrize("lesson", FOUR_BITS, ids=lambda path: path.stem)
+def test_runs_in_four_bits(lesson):
+    pytest.importorskip("bitsandbytes")
+    report = run_once(lesson, TUTORIAL_MODEL=real.SMOLLM2, TUTORIAL_QUANTIZE="4bit", **THREADS)
+    print(f"{lesson.stem} in 4 bits: {report.seconds:.0f} s")
+    assert not report.problems, "\n".join(report.problems)
