@@ -7,6 +7,7 @@ the package. This runs in .venv-site, with the packages of requirements-site.txt
 from __future__ import annotations
 
 import ast
+import re
 import shutil
 import subprocess
 import sys
@@ -44,11 +45,21 @@ def main() -> int:
     shutil.rmtree(SITE / ".doctrees", ignore_errors=True)
     for template in SITE.glob("_static/*macros.html"):  # files of the theme, not pages
         template.unlink()
+    for page in SITE.rglob("*.html"):
+        page.write_text(accessible(page.read_text(encoding="utf-8")), encoding="utf-8")
     found = problems(SITE)
     print(*found, sep="\n", file=sys.stderr)
     pages = len(list(SITE.rglob("*.html")))
     print(f"{pages} pages. Open {(SITE / 'index.html').relative_to(ROOT)} in a browser.")
     return 1 if found else 0
+
+
+def accessible(page: str) -> str:
+    """The page with what its theme leaves out for those who use the keyboard or their voice."""
+    # A button's name begins with what is written on it, "Search Ctrl+K": no label in its place.
+    page = re.sub(r'(<button[^>]*search-button-field[^>]*?)\s+aria-label="Search"', r"\1", page)
+    # A wide table scrolls inside the page (site.css): with the keyboard too.
+    return re.sub(r'<table(?= class="[^"]*\btable\b)', '<table tabindex="0"', page)
 
 
 def gather(source: Path) -> None:

@@ -53,8 +53,9 @@ def main() -> int:
         links.append(f'<li><a href="{path.stem}.html">{title}</a></li>')
     copy_assets()
     style = "font: 24px/1.6 system-ui, sans-serif; margin: 2em"
-    page = f'<!DOCTYPE html><meta charset="utf-8"><title>Slides</title><body style="{style}">'
-    (SLIDES / "index.html").write_text(f"{page}<h1>Slides</h1><ul>{''.join(links)}</ul></body>")
+    page = '<!DOCTYPE html><html lang="en"><meta charset="utf-8"><title>Slides</title>'
+    page += f'<body style="{style}"><h1>Slides</h1><ul>{"".join(links)}</ul></body></html>'
+    (SLIDES / "index.html").write_text(page, encoding="utf-8")
     found += problems(SLIDES)
     print(*found, sep="\n", file=sys.stderr)
     print(f"{len(links)} decks. Open build/slides/index.html in a browser; S opens the notes.")

@@ -1,4 +1,4 @@
-"""Installs what `make test-browser` needs: Playwright into `.venv`, and Chromium from Debian.
+"""Installs what `make test-browser` needs: Playwright and axe into `.venv`, Chromium from Debian.
 
 If both are there, it does nothing. CHROMIUM=/path/to/chrome names another browser. The browser that
 Playwright itself could download is not used.
@@ -26,11 +26,11 @@ def find_browser() -> str | None:
 
 
 def main() -> None:
-    if not importlib.util.find_spec("playwright"):
+    if not all(map(importlib.util.find_spec, ("playwright", "axe_playwright_python"))):
         command = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "-q"]
         command += ["-c", ".venv/constraints.txt", "-r", "tests/browser/requirements.txt"]
         if subprocess.run(command, cwd=ROOT).returncode:
-            sys.exit("pip could not get Playwright: its own message is above.")
+            sys.exit("pip could not get Playwright and axe: its own message is above.")
     if find_browser():
         return
     if wanted := os.environ.get("CHROMIUM"):

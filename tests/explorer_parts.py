@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ast
+import re
+from html import unescape
 from xml.etree import ElementTree
 
 import ipywidgets as widgets
@@ -40,3 +43,16 @@ def shown(widget: widgets.Widget) -> str:
     if isinstance(widget, widgets.HTML):
         return widget.value
     return "\n".join(shown(child) for child in getattr(widget, "children", ()))
+
+
+def run_code(explorer: widgets.Widget, **names: object) -> tuple:
+    """What the code gives that the explorer shows: the variables, and its last expression."""
+    button = find(explorer, "Show the code")
+    button.value = True
+    (text,) = re.findall("<pre .*?>(.*?)</pre>", shown(explorer), re.S)
+    *steps, last = ast.parse(unescape(text)).body
+    variables = dict(names)
+    exec(compile(ast.Module(steps, []), "shown code", "exec"), variables)
+    result = eval(compile(ast.Expression(last.value), "shown code", "eval"), variables)
+    button.value = False
+    return variables, result

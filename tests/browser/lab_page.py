@@ -219,6 +219,12 @@ def button(widget: Locator, name: str) -> Locator:
     return widget.get_by_role("button", name=name, exact=True)
 
 
+def cell(widget: Locator, label: str) -> Locator:
+    """The cell of a grid that has this label; its number is written by CSS."""
+    named = re.compile(rf"^{re.escape(label)}$")
+    return widget.locator(".widget-toggle-buttons button").filter(has_text=named)
+
+
 def cells_of(table: Locator) -> list[list[str]]:
     """The texts of a table's body, row by row."""
     texts = "row => [...row.children].map(cell => cell.textContent)"

@@ -68,6 +68,18 @@ def test_the_api_page_has_every_public_name():
     assert [name for name in names if name not in page] == []
 
 
+def test_a_page_can_be_used_by_voice_and_with_the_keyboard():
+    """What a browser makes of it: tests/browser/test_accessible.py."""
+    named = '<button class="btn search-button-field x" title="Search" aria-label="Search">'
+    icon = '<button class="btn search-button" title="Search" aria-label="Search">'
+    table = '<table class="docutils table">'
+    found = build_site.accessible(f"{named}{icon}{table}<table><table-of>")
+    assert found == (
+        f'<button class="btn search-button-field x" title="Search">{icon}'
+        '<table tabindex="0" class="docutils table"><table><table-of>'
+    )
+
+
 def test_each_page_of_docs_is_in_the_contents(tmp_path):
     build_site.gather_texts(tmp_path)
     listed = {page for pages in build_site.CHAPTERS.values() for page in pages}

@@ -11,7 +11,7 @@ import functools
 import html
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import ipywidgets as widgets
@@ -22,25 +22,57 @@ from IPython import get_ipython
 # `continuous_update` of a slider that Python moves too. With True the browser would send each such
 # move back, too late, and undo what the reader has chosen since.
 SYNC_WHILE_DRAGGING = False
+# One click selects all of it.
+COPIED = 'tabindex="0" style="user-select:all;overflow:auto;max-width:100%;line-height:1.4"'
 
 
 class Explorer(widgets.VBox):
-    """A box of controls and what they show.
+    """A box of controls and what they show, and on demand the code that gives the same.
 
-    `does` says in a few words what the reader can do: the plain text of the cell's output, which is
-    all there is where no kernel runs. More than 75 characters, which ipywidgets would cut, are a
-    ValueError.
+    `code` gives that code for where the controls stand; a click shows it. `does` says in a few
+    words what the reader can do: the plain text of the cell's output, which is all there is where
+    no kernel runs. More than 75 characters, which ipywidgets would cut, are a ValueError.
     """
 
-    def __init__(self, children: Sequence[widgets.Widget], does: str) -> None:
+    def __init__(
+        self,
+        children: Sequence[widgets.Widget],
+        does: str,
+        code: Callable[[], str] | None = None,
+    ) -> None:
         if len(does) > 75:
             raise ValueError(f"does has {len(does)} characters, at most 75 fit: {does!r}")
         self.does = does
         handle_in_cells_thread()
-        super().__init__(list(children), layout=widgets.Layout(max_width="100%"))
+        parts = [*children, *(_code_shown(children, code) if code else ())]
+        super().__init__(parts, layout=widgets.Layout(max_width="100%"))
 
     def __repr__(self) -> str:
         return f"Widget: {self.does}. Run this cell to use it."
+
+
+def _code_shown(
+    children: Sequence[widgets.Widget], code: Callable[[], str]
+) -> tuple[widgets.Widget, widgets.Widget]:
+    """A button and the text of `code()`, which follows all controls among `children`."""
+    button = widgets.ToggleButton(description="Show the code", tooltip="that gives what is shown")
+    text = widgets.HTML(layout=widgets.Layout(max_width="100%"))
+
+    def show(_: object = None) -> None:
+        said = f"<pre {COPIED}>{escape(code())}</pre>Click it, copy it, and paste it into a cell."
+        text.value = said if button.value else ""
+
+    def follow(control: widgets.Widget) -> None:
+        for child in getattr(control, "children", ()):
+            follow(child)
+        if isinstance(control, widgets.Button):
+            control.on_click(show)
+        elif control.has_trait("value") and not isinstance(control, widgets.HTML):
+            control.observe(show, "value")
+
+    for control in (*children, button):
+        follow(control)
+    return button, text
 
 
 @contextmanager

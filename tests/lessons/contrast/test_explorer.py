@@ -36,7 +36,7 @@ def model_and_tokenizer(request, tmp_path_factory):
 
 def controls(explorer: Explorer) -> dict[str, widgets.Widget]:
     """The parts by what they are called here."""
-    text, picker, sliders, message, said, drawing = explorer.children
+    text, picker, sliders, message, said, drawing, *_ = explorer.children
     parts = {"Layers": picker, "said": said, "message": message, "drawing": drawing}
     return parts | {part.description: part for part in (text, *sliders.children)}
 

@@ -56,7 +56,7 @@ def pixels(address: str) -> np.ndarray:
 
 
 def lists(explorer) -> list[list[str]]:
-    return rows_of(explorer.children[-1].value)
+    return rows_of(explorer.children[-3].value)
 
 
 def expected_lists(pattern: torch.Tensor, tokens: list[str], place: int) -> list[list[str]]:

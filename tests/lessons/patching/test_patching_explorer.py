@@ -82,7 +82,7 @@ def check_cell(explorer, tiny, layer: int, place: int) -> None:
     tokens = token_strings(tokenizer, best.indices)
     for token, prob in zip(tokens, best.values.tolist(), strict=True):
         expected.append([visible(token, 14), number(prob)])
-    assert rows_of(explorer.children[-1].value) == expected
+    assert rows_of(explorer.children[-3].value) == expected
     assert f"Layer {layer}, token {place + 1} " in shown(explorer)
 
 
@@ -203,7 +203,7 @@ def test_what_is_not_finite_is_refused_or_grey(tiny, monkeypatch):
     explorer = explore_patching(*tiny, CLEAN, CORRUPTED, ANSWERS)
     assert cells(explorer).count("nan") == shares(tiny).shape[1]
     find(explorer, "Layer").index = 1
-    rows = rows_of(explorer.children[-1].value)
+    rows = rows_of(explorer.children[-3].value)
     assert rows[2] == ["with the patch", "nan", "nan"] and rows[3] == ["nan", "nan"]
     monkeypatch.undo()
     with torch.no_grad():

@@ -41,12 +41,16 @@ def explore_activations(
 
     def redraw(_: object = None) -> None:
         with errors_shown(message, drawings=[drawing]):
-            draw, fewest = VIEWS[view.value]
+            draw, fewest, _ = VIEWS[view.value]
             if len(picker.value) < fewest:
                 message.value = f"Pick {fewest} layers or more for this view."
                 return
             first = int(leave_out.value and len(tokens) > 1)
             drawing.value = draw(Chosen(activations, tokens, picker.value, token.value, first))
+
+    def code() -> str:
+        call = VIEWS[view.value][2].format(layers=picker.value, token=token.value)
+        return f"from tutorial_utils import {call.split('(')[0]}\n\n{call}"
 
     for control in (picker, view, token, leave_out):
         control.observe(redraw, "value")
@@ -54,7 +58,9 @@ def explore_activations(
     wrap = widgets.Layout(flex_flow="row wrap", max_width="100%")
     controls = widgets.HBox([view, token, leave_out], layout=wrap)
     return Explorer(
-        [picker, controls, message, drawing], "pick layers, a token and a view of the activations"
+        [picker, controls, message, drawing],
+        "pick layers, a token and a view of the activations",
+        code,
     )
 
 
@@ -117,9 +123,18 @@ def _coordinates(chosen: Chosen) -> str:
 
 
 # What draws each view, and how many layers it needs.
-VIEWS: dict[str, tuple[Callable[[Chosen], str], int]] = {
-    "norms": (_norms, 1),
-    "distance from the layer before": (_changes, 2),
-    "similarity between layers": (_similarity, 2),
-    "largest coordinates": (_coordinates, 1),
+# What draws a view, how many layers it takes at least, and the code that gives its numbers.
+VIEWS: dict[str, tuple[Callable[[Chosen], str], int, str]] = {
+    "norms": (_norms, 1, "residual_norms(activations, {layers})"),
+    "distance from the layer before": (_changes, 2, "residual_changes(activations, {layers})"),
+    "similarity between layers": (
+        _similarity,
+        2,
+        "layer_similarity(activations, {layers}, position={token})",
+    ),
+    "largest coordinates": (
+        _coordinates,
+        1,
+        "largest_coordinates(activations, {layers}, position={token})",
+    ),
 }

@@ -28,6 +28,14 @@ from tutorial_utils.lessons.prompt import (
     token_slider,
 )
 
+CODE = """from tutorial_utils import contrast_logits, encode, logit_lens, read_activations
+
+inputs = encode(model, tokenizer, {prompt!r})
+lens = logit_lens(model, read_activations(model, **inputs))  # {{layer: (batch, seq, vocab)}}
+at_token = {{layer: logits[0, {place}] for layer, logits in lens.items()}}
+candidates = {{layer: at_token[layer] for layer in {candidates}}}
+result = contrast_logits(at_token[max(at_token)], candidates, alpha={alpha:.4g})
+result.layer, result.scores.softmax(dim=-1)"""
 MAX_CANDIDATES = 6  # tokens whose probabilities are drawn
 
 
@@ -162,10 +170,16 @@ def explore_contrast(
         words, tables = contrast_at(reader.view, tokenizer, token.value, candidates, alpha.value)
         said.value, drawing.value = escape(words), tables
 
+    def code() -> str:
+        candidates = [i for i in picker.value if i in reader.view.divergence]
+        place = reader.view.left_out + token.value
+        values = {"candidates": candidates, "place": place, "alpha": alpha.value}
+        return CODE.format(prompt=reader.field.value, **values)
+
     moved = reader.redrawing(show)
     for control in (picker, token, alpha):
         control.observe(moved, "value")
     reader.start(show_prompt, [token, said, drawing])
     sliders = widgets.HBox([token, alpha], layout=widgets.Layout(flex_flow="row wrap"))
     does = "pick the layers to contrast with; see which is taken, and what changes"
-    return Explorer([reader.field, picker, sliders, reader.message, said, drawing], does)
+    return Explorer([reader.field, picker, sliders, reader.message, said, drawing], does, code)

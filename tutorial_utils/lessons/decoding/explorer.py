@@ -25,6 +25,17 @@ STRATEGIES: dict[str, dict[str, Any]] = {
     "sample, min-p 0.1": {"min_p": 0.1},
 }
 
+CODE = """import torch
+
+from tutorial_utils import encode, filter_logits, top_tokens
+
+ids = encode(model, tokenizer, {prompt!r})["input_ids"]
+chosen = torch.tensor([{chosen}], dtype=torch.long, device=ids.device)  # (1, new tokens)
+with torch.no_grad():
+    logits = model(torch.cat([ids, chosen], dim=1)).logits[0, -1].float()  # (vocab,)
+drawn_from = filter_logits(logits{settings}).softmax(dim=-1)
+top_tokens(logits.softmax(dim=-1), tokenizer, {k})"""
+
 
 def step_decoding(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: str, *, k: int = 8
@@ -34,9 +45,8 @@ def step_decoding(
     Shows the `k` most probable next tokens. Draws start from the same seed each time.
     """
     stepper = _Stepper(model, tokenizer, prompt, k)
-    return Explorer(
-        stepper.parts, "choose each next token yourself or by a strategy, and step back"
-    )
+    does = "choose each next token yourself or by a strategy, and step back"
+    return Explorer(stepper.parts, does, stepper.code)
 
 
 class _Stepper:
@@ -65,6 +75,12 @@ class _Stepper:
         self.prompt.observe(lambda _: self.restart(), "value")
         self.strategy.observe(lambda _: self.redraw(), "value")
         self.restart()
+
+    def code(self) -> str:
+        """The code for what may come next."""
+        settings = "".join(f", {k}={v}" for k, v in STRATEGIES[self.strategy.value].items())
+        prompt, k = self.prompt.value, len(self.rows)
+        return CODE.format(prompt=prompt, chosen=self.chosen, settings=settings, k=k)
 
     def button(self, name: str, tooltip: str, action: Callable[[], None]) -> widgets.Button:
         button = widgets.Button(description=name, tooltip=tooltip, layout={"width": "110px"})

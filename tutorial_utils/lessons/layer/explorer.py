@@ -37,6 +37,19 @@ SCORES = {
     "induction": "with the prompt said twice: how much goes to what came after the same token the "
     "first time (the patterns are those of the prompt said once)",
 }
+CODE = """import torch
+
+from tutorial_utils import encode, head_scores, read_attention
+
+inputs = encode(model, tokenizer, {prompt!r})
+patterns = read_attention(model, **inputs)  # {{layer: (batch, head, query, key)}}
+{scores}
+pattern = patterns[{layer}][0, {head}]  # (query, key)
+pattern[{place}], pattern[:, {place}]  # where the token looks, and who looks at it"""
+SCORE_CODE = 'scores = head_scores(patterns, "{kind}")  # {{layer: (batch, head)}}'
+INDUCTION_CODE = """ids = inputs["input_ids"][:, :{end}]
+twice = torch.cat([ids, ids[:, {start}:]], dim=1)
+scores = head_scores(read_attention(model, twice), "induction", period={period}, start={start})"""
 HINT = (
     "Pick a token: blue is where it looks, up to itself; orange is which later tokens look at it."
 )
@@ -166,6 +179,15 @@ def explore_attention(
         ]
         token.paint("", [cells])
 
+    def code() -> str:
+        layer, head = [*reader.view.patterns][heads.picked[0]], heads.picked[1]
+        place, asked = token.picked[1], SCORE_CODE.format(kind=kind.value.split()[0])
+        if kind.value == "induction":
+            start, period = said_twice(model, tokenizer, reader.view.input_ids)
+            asked = INDUCTION_CODE.format(start=start, period=period, end=start + period)
+        prompt = reader.field.value
+        return CODE.format(prompt=prompt, scores=asked, layer=layer, head=head, place=place)
+
     picked = reader.redrawing(show_head)
     heads.on_pick(picked)
     token.on_pick(picked)
@@ -178,7 +200,7 @@ def explore_attention(
         setattr(drawing.layout, name, value)
     both = widgets.HBox([heads, drawing], layout=wrap)
     parts = [reader.field, sliders, reader.message, told, both, hint, token, lists]
-    return Explorer(parts, "pick a head, and see where each token looks and who looks at it")
+    return Explorer(parts, "pick a head, and see where each token looks and who looks at it", code)
 
 
 def tell_map(view: AttentionView, kind: str, too_short: bool) -> str:

@@ -36,6 +36,12 @@ from tutorial_utils.lessons.prompt import (
     token_slider,
 )
 
+CODE = """from tutorial_utils import encode, lens_choices, read_activations, token_strings
+
+inputs = encode(model, tokenizer, {prompt!r})
+probs, ids = lens_choices(model, read_activations(model, **inputs))  # (layers, batch, seq, 5)
+best, shares = ids[{layer}, 0, {place}], probs[{layer}, 0, {place}]
+list(zip(token_strings(tokenizer, best), shares.tolist()))"""
 _numbers = count(1)  # tells the tables of a page apart
 
 
@@ -142,6 +148,10 @@ def explore_lens(
         mark.value = f"<style>{cell} {{outline: 3px solid #D55E00}}</style>"
         best.value = best_five(reader.view, layer.value, token.value)
 
+    def code() -> str:
+        place = reader.view.left_out + token.value
+        return CODE.format(prompt=reader.field.value, layer=layer.value, place=place)
+
     cell_picked = reader.redrawing(show_cell)
     picker.observe(reader.redrawing(show_table), "value")
     for control in (layer, token):
@@ -149,4 +159,5 @@ def explore_lens(
     sliders = widgets.HBox([layer, token], layout=widgets.Layout(flex_flow="row wrap"))
     reader.start(show_table, [table, mark, sliders, best])
     does = "type a prompt, see each layer's first choices, pick one for its five best"
-    return Explorer([reader.field, picker, reader.message, table, mark, sliders, best], does)
+    parts = [reader.field, picker, reader.message, table, mark, sliders, best]
+    return Explorer(parts, does, code)

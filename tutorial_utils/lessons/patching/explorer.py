@@ -54,6 +54,10 @@ def steering_table(
     return f'<table style="width: 100%; table-layout: fixed"><tr>{head}</tr>{body}</table>'
 
 
+CODE = """from tutorial_utils import sample_steered
+
+chosen = {{layer: directions[layer] for layer in {layers}}}
+sample_steered(model, tokenizer, [{prompt!r}] * {count}, chosen, {by:g})"""
 STORIES = 3  # texts without and with, side by side
 SHOW_BUSY_AFTER_S = 0.3  # show "The model writes …" only if the last generation took longer
 
@@ -113,12 +117,16 @@ def explore_steering(
             title = tell_steering(picker.value, strength.value)
             table.value = steering_table(without, steered, describe, title=title)
 
+    def code() -> str:
+        layers = picker.value if strength.value else ()
+        return CODE.format(layers=layers, prompt=start.value, count=STORIES, by=strength.value)
+
     for control in (picker, strength, start):
         control.observe(redraw, "value")
     redraw()
     controls = widgets.VBox([start, strength, message])
     parts = [widgets.VBox([picker, controls]), table]
-    return Explorer(parts, "pick layers and a strength, and see how the texts change")
+    return Explorer(parts, "pick layers and a strength, and see how the texts change", code)
 
 
 def tell_steering(layers: Sequence[int], strength: float) -> str:

@@ -29,6 +29,35 @@ from tutorial_utils.lessons.grid import CellGrid, Look, look_of
 from tutorial_utils.lessons.prompt import prompt_field, tell_mistake
 from tutorial_utils.patching import patch_rows
 
+CODE = """from tutorial_utils import edit_activations, encode, next_token_logits, patch_each
+from tutorial_utils import read_activations
+
+clean, corrupted = {prompts}
+good, bad = (
+    tokenizer(f"{{prompt}} {{answer}}")["input_ids"][len(tokenizer(prompt)["input_ids"])]
+    for prompt, answer in zip((clean, corrupted), {answers})
+)
+
+
+def difference(logits):
+    return logits[:, good] - logits[:, bad]
+
+
+source = read_activations(model, **encode(model, tokenizer, clean), layers={layers})
+patched = patch_each(model, tokenizer, corrupted, source, difference)  # (layers, seq)
+top, bottom = (difference(next_token_logits(model, tokenizer, p)) for p in (clean, corrupted))
+share = (patched - bottom.cpu()) / (top - bottom).cpu()
+
+
+def put(hidden):
+    hidden = hidden.clone()
+    hidden[:, {place}] = source[{layer}][:, {place}]
+    return hidden
+
+
+with edit_activations(model, {{{layer}: put}}):
+    probs = next_token_logits(model, tokenizer, corrupted)[0].softmax(dim=-1)
+share, probs[good], probs[bad]"""
 MOST_TOKENS = 60  # each token is a column, and a row of the batch
 BEST = 5  # tokens that the patched model finds most probable
 GOOD, BAD = f"background:{OKABE_ITO[4]}", f"background:{OKABE_ITO[5]}"
@@ -231,6 +260,13 @@ def explore_patching(
             with errors_shown(message, drawings=[told, grid, tables]):
                 tables.value = cell_html(view, tokenizer, typed()[1], grid.picked)
 
+    def code() -> str:
+        prompts, expected = typed()
+        row, place = grid.picked
+        layer = 0 if view is None else view.layers[row]
+        texts = {"prompts": prompts, "answers": expected, "layers": layers}
+        return CODE.format(layer=layer, place=place, **texts)
+
     for field in fields:
         field.observe(read_again, "value")
     grid.on_pick(show_cell)
@@ -238,7 +274,7 @@ def explore_patching(
     wrap = widgets.Layout(flex_flow="row wrap", max_width="100%")
     sliders = widgets.HBox([grid.row, grid.column], layout=wrap)
     parts = [*fields, sliders, message, told, grid, tables]
-    return Explorer(parts, "pick a layer and a token, and see what patching there changes")
+    return Explorer(parts, "pick a layer and a token, and see what patching there changes", code)
 
 
 def share_look(share: float) -> Look:

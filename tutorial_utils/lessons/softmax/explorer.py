@@ -14,6 +14,13 @@ from tutorial_utils.decoding import filter_logits, token_strings
 from tutorial_utils.draw.html import OKABE_ITO, BarRow, bar_table, probability, visible
 from tutorial_utils.lessons.explorer import Explorer, check_logits, errors_shown, message_line
 
+CODE = """from tutorial_utils import filter_logits, next_token_logits, token_strings
+
+logits = next_token_logits(model, tokenizer, {prompt!r})[0].cpu()
+probs = filter_logits(logits, {settings}).softmax(dim=-1)
+best = logits.topk({k}).indices
+list(zip(token_strings(tokenizer, best), probs[best].tolist()))"""
+
 
 def choice_html(
     before: torch.Tensor, choice: FilteredChoice, names: Sequence[str], ids: torch.Tensor
@@ -113,6 +120,11 @@ def explore_softmax(
             told.value = tell_choice(choice)
             bars.value = choice_html(probs, choice, token_strings(tokenizer, best), best)
 
+    def code() -> str:
+        settings = f"temperature={temperature.value:.4g}, top_k={top_k.value or None}, "
+        settings += f"top_p={top_p.value:.4g}, min_p={min_p.value:.4g}"
+        return CODE.format(prompt=prompt.value, settings=settings, k=k)
+
     def start_again(_: object) -> None:
         for slider, value in zip(sliders, resting, strict=True):
             slider.value = value
@@ -124,6 +136,7 @@ def explore_softmax(
     return Explorer(
         [prompt, *sliders, start, told, bars, message],
         "move temperature, top-k, top-p and min-p, bars follow",
+        code,
     )
 
 

@@ -15,6 +15,10 @@ from tutorial_utils.draw.html import MONO, PALE, visible
 from tutorial_utils.lessons.explorer import Explorer, errors_shown, message_line
 from tutorial_utils.lessons.prompt import check_text, tell_mistake
 
+CODE = """from tutorial_utils import token_strings
+
+ids = tokenizer({text!r})["input_ids"]
+list(zip(token_strings(tokenizer, ids), ids))"""
 MAX_BOXES = 400  # more are slow to lay out, and nobody reads them
 
 
@@ -95,9 +99,8 @@ def explore_tokens(tokenizer: PreTrainedTokenizerBase, text: str = "A café 🙂
 
     typed.observe(redraw, "value")
     redraw()
-    return Explorer(
-        [typed, counts, boxes, message], "type text, and see its tokens, ids and bytes change"
-    )
+    does = "type text, and see its tokens, ids and bytes change"
+    return Explorer([typed, counts, boxes, message], does, lambda: CODE.format(text=typed.value))
 
 
 def count_tokens(text: str, rows: list[TokenRow]) -> str:
