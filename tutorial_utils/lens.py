@@ -27,7 +27,8 @@ def unembed(model: PreTrainedModel, hidden: Tensor) -> Tensor:
     Final norm, unembedding, and what else this model does to its logits, such as scaling or
     capping them: the model runs on one token, without its decoder layers, and `hidden` takes the
     place of what the last of them gives. At layer n this gives the model's own logits.
-    `record_activations` and `edit_activations` do not notice that run. Gradients only where `hidden` carries them.
+    `record_activations` and `edit_activations` do not notice that run. Gradients only where
+    `hidden` carries them.
 
     Raises ValueError for another width than the model's, and for a model that cannot do it.
     By hand: the lesson on the logit lens.
