@@ -203,6 +203,14 @@ def whole_jobs(results: dict) -> str:
     return "\n\n".join(text) or "Not measured yet."
 
 
+def jobs_were_measured(results: dict) -> str:
+    where = results.get("jobs_on", "the same machine and day")
+    return (
+        "Times as multiples of ours, median and in brackets quartiles of the rounds. Ours are\n"
+        f"in seconds of processor time. Measured on {where}."
+    )
+
+
 def page(results: dict) -> str:
     versions = {
         name: version for found in results["versions"].values() for name, version in found.items()
@@ -241,8 +249,7 @@ def page(results: dict) -> str:
             "![Each tool's time as a multiple of the bare forward pass](benchmarks.png)",
             times(results),
             "## Whole jobs",
-            "Times as multiples of ours, median and in brackets quartiles of the rounds. Ours are\n"
-            "in seconds of processor time.",
+            jobs_were_measured(results),
             whole_jobs(results),
             "## Memory on 12 x 512, 1 x 512 tokens, in MiB",
             "Peak is the most that was allocated above the weights at any time. Kept is what the\n"

@@ -73,6 +73,7 @@ def main() -> None:
     if arguments.jobs:
         in_jobs = {group: workers[group] for group in JOB_GROUPS}
         results["jobs"] = {}
+        results["jobs_on"] = f"{arguments.machine or 'this machine'}, on {date.today()}"
         for model, folder in (("pocket-llama", SHIPPED), (SMOLLM2, smollm2)):
             results["jobs"][model] = measure_jobs(in_jobs, folder, arguments.jobs)
             RESULTS.write_text(json.dumps(results, indent=1) + "\n")
