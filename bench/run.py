@@ -25,9 +25,13 @@ from statistics import median
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
-sys.path.insert(0, str(ROOT / "scripts"))
+sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 
 import report  # noqa: E402
+from jobs import GROUPS as JOB_GROUPS  # noqa: E402
+
+from models import SHIPPED  # noqa: E402
+from tutorial_utils.models.gguf import SMOLLM2, find_smollm2, unpack  # noqa: E402
 
 RESULTS = HERE / "results.json"
 
@@ -43,6 +47,7 @@ def main() -> None:
     parser.add_argument("--most", type=float, default=1e9, help="seconds for a row, at most")
     parser.add_argument("--rows", default="", help="only rows with this in their name")
     parser.add_argument("--skip", help="leave out rows with this in their name")
+    parser.add_argument("--jobs", type=int, default=5, help="rounds of the whole jobs (5)")
     parser.add_argument("--core", type=int, default=0, help="the core to run on (0)")
     parser.add_argument("--machine", help="the machine in words, for the page")
     arguments = parser.parse_args()
@@ -51,6 +56,7 @@ def main() -> None:
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {arguments.core})  # the workers inherit it
     workers = {group: Worker(python, group) for group, python in pythons.items()}
+    smollm2 = unpack(find_smollm2(), SMOLLM2)
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"rows": {}}
     results["versions"] = {group: worker.ask("versions") for group, worker in workers.items()}
     print(json.dumps(results["versions"], indent=1))
@@ -63,6 +69,13 @@ def main() -> None:
             order = [report.row_name(*row) for row in report.ROWS]
             results["rows"] = {other: rows[other] for other in order if other in rows}
             results["date"] = str(date.today())
+            RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+    if arguments.jobs:
+        in_jobs = {group: workers[group] for group in JOB_GROUPS}
+        results["jobs"] = {}
+        results["jobs_on"] = f"{arguments.machine or 'this machine'}, on {date.today()}"
+        for model, folder in (("pocket-llama", SHIPPED), (SMOLLM2, smollm2)):
+            results["jobs"][model] = measure_jobs(in_jobs, folder, arguments.jobs)
             RESULTS.write_text(json.dumps(results, indent=1) + "\n")
     results["memory"] = memory(workers)
     results["import_ms"], results["installed_bytes"] = import_ms(), installed_bytes()
@@ -149,6 +162,34 @@ def measure(workers: dict[str, Worker], row: tuple, rounds: int, most: float) ->
         "minutes": round((time.time() - started) / 60, 1),
         "ratios": {name: [round(r, 4) for r in values] for name, values in ratios.items()},
     }
+
+
+def measure_jobs(workers: dict[str, Worker], folder: Path, rounds: int) -> dict:
+    """{job: {tool: its times, one for each round, as multiples of ours}}, and ours in seconds.
+
+    In a round each job is done by all tools, one after the other, in an order drawn anew.
+    """
+    names = {group: worker.ask("jobs", str(folder)) for group, worker in workers.items()}
+    where = {name: group for group, found in names.items() for name in found}
+    jobs = dict.fromkeys(name.split(": ")[0] for name in where)
+    found: dict = {job: {"ours, seconds": []} for job in jobs}
+    with tempfile.TemporaryDirectory() as results:
+        for name in sorted(where, key=lambda name: "plain" not in name):  # plain code first
+            file = Path(results) / f"{name.split(': ')[0]}.pt"
+            workers[where[name]].ask("check job", name, str(file))
+    for _ in range(rounds):
+        for job in jobs:
+            tools = [name for name in where if name.startswith(f"{job}: ")]
+            took = {}
+            for name in random.sample(tools, len(tools)):
+                took[name.split(": ")[1]] = workers[where[name]].ask("run", name)[0]
+            found[job]["ours, seconds"].append(round(took["ours"], 5))
+            for tool, seconds in took.items():
+                if tool != "ours":
+                    found[job].setdefault(tool, []).append(round(seconds / took["ours"], 4))
+    for job, tools in found.items():
+        print(f"{folder.name}, {job}:", {tool: median(values) for tool, values in tools.items()})
+    return found
 
 
 def one_round(workers: dict[str, Worker], tools: dict[str, list], is_short: bool) -> dict:

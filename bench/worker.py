@@ -13,6 +13,7 @@ import time
 answers = os.fdopen(os.dup(1), "w")
 os.dup2(2, 1)
 
+import jobs as whole_jobs  # noqa: E402
 import torch  # noqa: E402
 from tools import GROUPS, bare, minimal_hooks  # noqa: E402
 from torch.profiler import ProfilerActivity, profile  # noqa: E402
@@ -44,6 +45,26 @@ def prepare(model: str, batch: int, seq: int) -> dict:
             wanted = expected[layer][:, -1:] if "last token" in name else expected[layer]
             torch.testing.assert_close(tensor, wanted, atol=1e-3, rtol=1e-3)
     return {"tools": names, "seconds": run("bare")}
+
+
+def prepare_jobs(folder: str) -> list[str]:
+    """Get ready for whole jobs on the model in this folder."""
+    tools.clear()
+    found = whole_jobs.prepare(group, folder)
+    tools.update({name: lambda ids, job=job: job() for name, job in found.items()})
+    return [*tools]
+
+
+def check_job(name: str, file: str) -> None:
+    """Compare what comes out of a job with what is in the file, or put it there."""
+    found = tools[name](None)
+    if not isinstance(found, torch.Tensor):  # the bare pass
+        return
+    if os.path.exists(file):
+        wanted = torch.load(file)
+        torch.testing.assert_close(found.view_as(wanted), wanted, atol=2e-3, rtol=2e-3)
+    else:
+        torch.save(found, file)
 
 
 def run(name: str) -> float:
@@ -83,6 +104,10 @@ if __name__ == "__main__":
             answer = [run(name) for name in given]
         elif command == "prepare":
             answer = prepare(*given)
+        elif command == "jobs":
+            answer = prepare_jobs(*given)
+        elif command == "check job":
+            answer = check_job(*given)
         elif command == "memory":
             answer = memory(*given)
         else:

@@ -203,6 +203,37 @@ def test_choices_hold_the_logits_of_few_positions_at_once(llama, monkeypatch):
     torch.testing.assert_close(probs[3], expected)
 
 
+def test_a_large_vocabulary_has_fewer_positions_at_once(llama, monkeypatch):
+    """Of 128,256 words it is 130 positions, 67 MB of logits in float32."""
+    rows = []
+
+    def watched(model, hidden):
+        rows.append(len(hidden))
+        return unembed(model, hidden)
+
+    monkeypatch.setattr("tutorial_utils.lens.unembed", watched)
+    activations = read_activations(llama, torch.randint(3, 128, (1, 100)))
+    want = lens_choices(llama, activations)
+    monkeypatch.setattr(llama.config, "vocab_size", 2**24 // 30)
+    rows.clear()
+    got = lens_choices(llama, activations)
+    assert max(rows) == 30 and sum(rows) == 5 * 100
+    assert torch.equal(got[1], want[1])
+    torch.testing.assert_close(got[0], want[0])
+
+
+def test_the_decoder_layers_do_not_run_for_the_lens(llama):
+    hidden, ran = torch.randn(3, 32), []
+    plain = unembed(llama, hidden)  # looks once at the form of what each layer gives
+    handles = [
+        layer.mlp.register_forward_hook(lambda *_: ran.append(1)) for layer in llama.model.layers
+    ]
+    torch.testing.assert_close(unembed(llama, hidden), plain)
+    for handle in handles:
+        handle.remove()
+    assert not ran and not any("forward" in vars(layer) for layer in llama.model.layers)
+
+
 def test_the_first_layer_of_an_answer():
     choices = torch.tensor([[1, 7, 4], [7, 7, 4], [2, 3, 4], [7, 7, 5]])  # (layers, batch)
     assert answer_layer(choices, torch.tensor([7, 7, 7])).tolist() == [1, 0, -1]

@@ -8,24 +8,27 @@ lesson on the logit lens.
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Iterable, Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from tutorial_utils.activations.hooks import aside, check_stream, hooked_layers
 from tutorial_utils.activations.inputs import input_device
 from tutorial_utils.activations.layers import DecoderLayers, locate
+from tutorial_utils.activations.skip import Outputs, pass_through_layers, record_outputs
 
 
 def unembed(model: PreTrainedModel, hidden: Tensor) -> Tensor:
     """Logits `(..., vocab)` that the model makes of a residual stream `hidden` `(..., hidden)`.
 
     Final norm, unembedding, and what else this model does to its logits, such as scaling or
-    capping them: the model runs on one token, and `hidden` takes the place of what its last decoder
-    layer gives. At layer n this gives the model's own logits. `record_activations` and
-    `edit_activations` do not notice that run. Gradients only where `hidden` carries them.
+    capping them: the model runs on one token, without its decoder layers, and `hidden` takes the
+    place of what the last of them gives. At layer n this gives the model's own logits.
+    `record_activations` and `edit_activations` do not notice that run. Gradients only where
+    `hidden` carries them.
 
     Raises ValueError for another width than the model's, and for a model that cannot do it.
     By hand: the lesson on the logit lens.
@@ -45,12 +48,26 @@ def unembed(model: PreTrainedModel, hidden: Tensor) -> Tensor:
     rows = rows.expand(max(count, 2), 1, -1)
     with torch.set_grad_enabled(hidden.requires_grad and torch.is_grad_enabled()):
         try:
-            logits = _last_steps(model, where, rows, tokens=[0])
+            with aside(), pass_through_layers(model, _forms_of(model)):
+                logits = _last_steps(model, where, rows, tokens=[0])
         except torch.cuda.OutOfMemoryError:
             raise
         except RuntimeError:  # a few models give their output the shape of their input ids
             logits = _last_steps_with_as_many_tokens(model, where, rows)
     return logits.reshape(len(rows), -1)[:count].reshape(*hidden.shape[:-1], -1)
+
+
+# In which form each decoder layer of a model gives the stream.
+_forms: weakref.WeakKeyDictionary[nn.Module, Outputs] = weakref.WeakKeyDictionary()
+
+
+def _forms_of(model: PreTrainedModel) -> Outputs:
+    if model not in _forms:
+        ids = torch.tensor([[0]], device=input_device(model))
+        with torch.no_grad(), aside(), record_outputs(model) as outputs:
+            model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
+        _forms[model] = outputs
+    return _forms[model]
 
 
 def _last_steps(
@@ -117,25 +134,36 @@ def lens_choices(
     """The `k` most probable tokens at each layer and position: their probabilities and their ids.
 
     Both are `(layers, batch, seq, k)`, best first, float32 and whole numbers, on the CPU. Where the
-    logits are not finite the probabilities are NaN and the ids -1. The logits of at most 256
-    positions are in memory at once. By hand: the lesson on the logit lens.
+    logits are not finite the probabilities are NaN and the ids -1. In memory at once are the logits
+    of at most 256 positions, fewer where a vocabulary is large: 64 MB in float32.
+    By hand: the lesson on the logit lens.
     """
-    stacked = torch.stack([*_stacked(activations, layers).values()])
-    best = [
-        unembed(model, rows).detach().float().softmax(dim=-1).topk(k)
-        for rows in stacked.flatten(0, -2).split(256)
-    ]
-    shape = (*stacked.shape[:-1], k)
-    probs, ids = (torch.cat(parts).reshape(shape).cpu() for parts in zip(*best, strict=True))
+    streams = [activations[i] for i in _picked(activations, layers)]
+    vocab = model.config.get_text_config(decoder=True).vocab_size
+    size = max(1, min(256, 2**24 // vocab))  # positions
+    together = max(1, size // streams[0][..., 0].numel())  # layers
+    best = []
+    for first in range(0, len(streams), together):
+        some = [stream.to(streams[-1].device) for stream in streams[first : first + together]]
+        for rows in torch.stack(some).flatten(0, -2).split(size):
+            probs, ids = unembed(model, rows).detach().float().softmax(dim=-1).topk(k)
+            best.append((probs.cpu(), ids.cpu()))
+    shape = (len(streams), *streams[0].shape[:-1], k)
+    probs, ids = (torch.cat(parts).reshape(shape) for parts in zip(*best, strict=True))
     return probs, ids.masked_fill(probs.isnan(), -1)
 
 
 def _stacked(activations: Mapping[int, Tensor], layers: Iterable[int] | None) -> dict[int, Tensor]:
     """The picked layers on one device: on a model that is split over devices they lie on many."""
+    numbers = _picked(activations, layers)
+    return {i: activations[i].to(activations[numbers[-1]].device) for i in numbers}
+
+
+def _picked(activations: Mapping[int, Tensor], layers: Iterable[int] | None) -> list[int]:
     numbers = list(activations if layers is None else layers)
     if not numbers:
         raise ValueError("no layers were picked: pick at least one")
-    return {i: activations[i].to(activations[numbers[-1]].device) for i in numbers}
+    return numbers
 
 
 def answer_layer(first_choices: Tensor, answers: Tensor) -> Tensor:

@@ -78,6 +78,25 @@ def test_bars_that_are_not_met_are_said(changed, missed):
     assert any(missed in name for name in told)
 
 
+def jobs(best: float, bare: float) -> dict:
+    """As run.py writes them: of two other tools the faster one takes `best` times as long."""
+    times = {"ours, seconds": [1.0] * 3, "plain": [9.0] * 3, "nnsight": [best] * 3}
+    estimate = {"ours, seconds": [1.0] * 3, "bare pass": [bare] * 3}
+    found = {**dict.fromkeys(report.JOBS, times), "estimate": estimate}
+    return {"jobs": {"smollm2": found, "pocket-llama": found}}
+
+
+def test_whole_jobs_that_are_fast_enough_or_not():
+    told = report.job_bars(jobs(best=5.5, bare=0.25))
+    assert len(told) == 4 and all(is_met for _, is_met, _ in told)
+    told = report.job_bars(jobs(best=1.9, bare=0.1))
+    assert not any(is_met for _, is_met, _ in told)
+    assert [text for _, _, text in told] == ["nnsight, 1.90"] * 3 + ["10.00"]
+    assert report.job_bars(results()) == []
+    text = report.whole_jobs(jobs(best=5.5, bare=0.25))
+    assert "### pocket-llama" in text and "| 3 | 1 (1–1) | 9 (9–9) | 5.5 (5.5–5.5) |" in text
+
+
 def test_rows_that_were_not_measured_are_named():
     text = report.gaps(results())
     assert "pocket-llama, 8 x 512" in text.partition("Fewer than 30 pairs")[0]

@@ -331,6 +331,18 @@ def test_who_is_done_takes_over_what_is_missing_from_the_end_on(llama, prompts, 
         harvest_activations(*llama, stream, tmp_path / "other", take_over=True)
 
 
+def test_who_comes_second_to_a_shard_leaves_it(llama, prompts, tmp_path, monkeypatch):
+    """Another process has written it in the meantime, and swept up what looked like leftovers."""
+
+    def save_second(columns, file, metadata):
+        save_file(columns, str(file).partition(".safetensors")[0] + ".safetensors", metadata)
+        raise FileNotFoundError(file)
+
+    monkeypatch.setattr(harvest, "save_file", save_second)
+    assert harvest_activations(*llama, prompts, tmp_path, layers=1, shard=10) == 6
+    assert len(read_harvest(tmp_path)[1]) == 55
+
+
 def test_the_next_texts_are_read_and_a_shard_is_written_beside_the_passes(
     llama, prompts, tmp_path, monkeypatch
 ):

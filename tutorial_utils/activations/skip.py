@@ -7,9 +7,8 @@ Only the layers that are left out do not compute: each gives what it gave before
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any
-from unittest import mock
 
 from torch import Tensor, nn
 
@@ -50,16 +49,42 @@ def skip_layers(model: nn.Module, outputs: Outputs, below: int) -> Iterator[None
     its output is missing: compare a pass with one that leaves out nothing.
     """
 
-    def give(output: Any) -> Callable:
+    def give_again(known: Tensor, given: Tensor) -> Tensor:
+        return known.repeat(len(given), 1, 1)
+
+    with _in_place_of(model, {i: outputs[i] for i in range(1, below + 1)}, give_again):
+        yield
+
+
+@contextmanager
+def pass_through_layers(model: nn.Module, outputs: Outputs) -> Iterator[None]:
+    """Let each decoder layer give the stream that it is given, in the form of its `outputs`."""
+    with _in_place_of(model, outputs, lambda known, given: given):
+        yield
+
+
+@contextmanager
+def _in_place_of(
+    model: nn.Module, outputs: Outputs, give: Callable[[Tensor, Tensor], Tensor]
+) -> Iterator[None]:
+    """Put in for the forward of each of these layers: `give(known stream, given stream)`."""
+
+    def forward_of(output: Any) -> Callable:
         def forward(*args: Any, **kwargs: Any) -> Any:
             given = args[0] if args else kwargs.get("hidden_states", next(iter(kwargs.values())))
             if isinstance(output, Tensor):
-                return output.repeat(len(given), 1, 1)
-            return type(output)([output[0].repeat(len(given), 1, 1), *output[1:]])
+                return give(output, given)
+            return type(output)([give(output[0], given), *output[1:]])
 
         return forward
 
-    with ExitStack() as stack:
-        for number, layer in enumerate(locate(model).layers[:below], start=1):
-            stack.enter_context(mock.patch.object(layer, "forward", give(outputs[number])))
+    layers = list(locate(model).layers)
+    replaced = [vars(layers[number - 1]) for number in outputs]
+    before = [own.get("forward") for own in replaced]  # None but for accelerate's, and its like
+    try:
+        for own, output in zip(replaced, outputs.values()):
+            own["forward"] = forward_of(output)
         yield
+    finally:
+        for own, forward in zip(replaced, before):
+            own.pop("forward") if forward is None else own.update(forward=forward)

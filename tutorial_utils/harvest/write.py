@@ -246,7 +246,12 @@ def _save(work: Work, shard: Shard, vectors: dict[int, Tensor]) -> None:
     if window.labels:
         about["labels"] = json.dumps(window.labels)
     with work.timed("disk"):
-        write(shard.path, lambda file: save_file(columns, file, about))
+        try:
+            write(shard.path, lambda file: save_file(columns, file, about))
+        except OSError:
+            # Who takes over may come first, and sweep this file's beginning away as a leftover.
+            if not shard.path.exists():
+                raise
 
 
 def _pace(seconds: dict[str, float], whole: float) -> str:
