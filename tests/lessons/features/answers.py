@@ -36,13 +36,13 @@ def precision_and_recall(says, truth):  #: Right
     both = (says & truth).sum()
     return torch.stack([both / says.sum().clamp(min=1), both / truth.sum().clamp(min=1)])
 precision_and_recall = lambda says, truth: [*map(float, right(says, truth))]  #: Right
-precision_and_recall = lambda says, truth: right(truth, says)  #: the other way round
 def precision_and_recall(says, truth):  #: the answer is 0
     both = int((says & truth).sum())
     return both / int(says.sum()), both / int(truth.sum())
 def precision_and_recall(says, truth):  #: not a number
     both = (says & truth).sum()
     return both / says.sum(), both / truth.sum()
+precision_and_recall = lambda says, truth: right(truth, says)  #: the other way round
 #: counts each no as well
 precision_and_recall = lambda says, truth: ((says == truth).float().mean(),) * 2
 def precision_and_recall(says, truth):  #: that is F1

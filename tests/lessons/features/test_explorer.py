@@ -107,6 +107,13 @@ def test_features_are_found_by_where_they_fire():
     codes = Codes(torch.ones(4, 2), fires, torch.zeros(4), torch.arange(4))
     assert features_of(codes, torch.tensor([True, True, False, False]), 5)[:2] == [1, 0]
     assert features_of(codes, torch.tensor([False, False, False, True]), 5)[0] == 3
+    alike = codes._replace(features=torch.tensor([[0, 1], [0, 1], [0, 2], [3, 1]]))
+    for values, best in (
+        ([[9, 0.1], [9, 0.1], [9, 1], [1, 5]], 0),
+        ([[1, 5], [1, 5], [9, 1], [1, 5]], 1),
+    ):
+        strengths = alike._replace(values=torch.tensor(values, dtype=torch.float32))
+        assert features_of(strengths, torch.tensor([True, True, False, False]), 5)[0] == best
 
 
 def test_number_word_and_token_lead_to_the_same_page(trained):

@@ -134,12 +134,22 @@ def _context(tokenizer: PreTrainedTokenizerBase, codes: Codes, row: int, fires: 
 
 
 def features_of(codes: Codes, wanted: Tensor, n_features: int) -> list[int]:
-    """The features that fire on the rows of `wanted` (rows,) and least elsewhere, by F1."""
+    """The features that fire on the rows of `wanted` (rows,), strongly there and least elsewhere.
+
+    Ordered by F1 times the mean strength there, as a share of the greatest anywhere.
+    """
     fires = codes.values > 0
     every = torch.bincount(codes.features[fires], minlength=n_features)
     here = torch.bincount(codes.features[fires & wanted[:, None]], minlength=n_features)
     f1 = 2 * here / (every + wanted.sum()).clamp(min=1)
-    best = f1.topk(min(FOUND, n_features))
+    numbers, values, none = (
+        codes.features.flatten(),
+        codes.values.flatten(),
+        torch.zeros(n_features),
+    )
+    greatest = none.scatter_reduce(0, numbers, values, "amax")
+    total = none.index_add(0, codes.features[wanted].flatten(), codes.values[wanted].flatten())
+    best = (f1 * total / (here * greatest).clamp(min=1e-9)).topk(min(FOUND, n_features))
     return [i for i, score in zip(best.indices.tolist(), best.values.tolist()) if score > 0]
 
 
