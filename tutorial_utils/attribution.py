@@ -56,6 +56,8 @@ def attribute_logits(
 ) -> Attribution:
     """Attribute the logit of `token` as the next one, or its lead over `other`, to model parts.
 
+    By hand: the lesson on attention heads.
+
     Args:
         model: a causal language model.
         input_ids: `(batch, seq)`; the logit is read at the last real token of each row.

@@ -69,6 +69,7 @@ def head_scores(
     For each query, the attention weights of the keys of this kind are added up. The score is the
     mean over all queries that have such a key (Olsson et al. 2022, "In-context Learning and
     Induction Heads", arXiv:2209.11895).
+    By hand: the lesson on attention heads.
 
     Args:
         patterns: `{layer: (batch, head, query, key)}`, as `read_attention` returns them.

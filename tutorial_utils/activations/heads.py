@@ -173,6 +173,7 @@ def ablate_heads(
 
     The outputs of these heads are replaced by 0, or by `values[layer]`, in a shape that broadcasts
     to `(batch, seq, head, size)`, such as the mean of `read_head_outputs` over other prompts.
+    By hand: the lesson on attention heads.
 
     Raises:
         ValueError: for a layer or a head that is not there, and for values that do not fit.

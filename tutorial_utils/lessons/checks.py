@@ -21,6 +21,11 @@ from tutorial_utils.lessons.harvest.checks import (
     check_bytes_on_disk,
     check_positions_of,
 )
+from tutorial_utils.lessons.heads.checks import (
+    check_break_it,
+    check_direct,
+    check_find_induction,
+)
 from tutorial_utils.lessons.layer.checks import check_attend, check_previous_score, check_rotate
 from tutorial_utils.lessons.lens.checks import check_layer_norm_lens, check_rank, check_settled
 from tutorial_utils.lessons.patching.checks import check_carriers, check_put_at, check_without
@@ -40,13 +45,16 @@ __all__ = [
     "check_answer_id",
     "check_attend",
     "check_batches_of",
+    "check_break_it",
     "check_bytes_on_disk",
     "check_carriers",
     "check_continue_until",
     "check_contrast_batch",
     "check_decode_symbols",
+    "check_direct",
     "check_ending_bits",
     "check_entropies",
+    "check_find_induction",
     "check_keep_top",
     "check_last_real",
     "check_layer_norm_lens",

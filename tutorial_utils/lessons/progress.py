@@ -20,7 +20,7 @@ from tutorial_utils.lessons.passed import passed, progress_file
 
 # In the order of the series. Read from the sources, so that nothing heavy is imported.
 TOPICS = ["start", "tokens", "softmax", "decoding", "activations", "layer"]
-TOPICS += ["lens", "contrast", "patching", "harvest", "features"]
+TOPICS += ["lens", "contrast", "patching", "heads", "harvest", "features"]
 
 
 def lessons() -> list[dict[str, Any]]:

@@ -1,0 +1,100 @@
+# fmt: off
+# ruff: noqa: E731, F811, F821 - as a learner types them
+
+# %% check_find_induction(find_induction)
+from tutorial_utils import head_scores
+
+
+def score(p, period, start, back=1):
+    line = p.diagonal(-(period - back), dim1=-2, dim2=-1)[..., start + 1:]
+    return line.mean(-1).mean(0)
+def listed(patterns, f, least):
+    found = [(s, i, h) for i, p in patterns.items() for h, s in enumerate(f(p).tolist())]
+    return [(i, h) for s, i, h in sorted(found, reverse=True) if s > least]
+#: Right
+find_induction = lambda ps, period, start, least: listed(ps, lambda p: score(p, period, start), least)
+find_induction = lambda *given: torch.tensor(right(*given)).reshape(-1, 2)  #: Right
+find_induction = lambda *given: [list(pair) for pair in right(*given)]  #: Right
+find_induction = lambda *given: right(*given)[::-1]  #: the highest first
+#: the highest first
+find_induction = lambda *given: sorted(right(*given))
+#: previous-token head
+def find_induction(patterns, period, start, least):
+    scores = head_scores(patterns, "previous", start=start)
+    return listed(scores, lambda s: s.mean(0), least)
+find_induction = lambda *given: [(i - 1, h) for i, h in right(*given)]  #: from 1; heads from 0
+find_induction = lambda *given: [(h, i) for i, h in right(*given)]  #: pairs are (layer, head)
+#: not the first row alone
+find_induction = lambda ps, *given: right({i: p[:1] for i, p in ps.items()}, *given)
+find_induction = lambda *given: right(*given)[:1]  #: above `least`
+#: above `least`
+find_induction = lambda ps, period, start, least: listed(ps, lambda p: score(p, period, start), 0)
+#: check the period
+find_induction = lambda ps, period, start, least: listed(ps, lambda p: score(p, period, start, 0), least)
+find_induction = lambda *given: [name for name in map(str, right(*given))]  #: is no pair
+find_induction = lambda *given: dict.fromkeys(right(*given))  #: expected a list, got dict
+find_induction = lambda *given: [(i, float(h)) for i, h in right(*given)]  #: expected an int
+find_induction = lambda *given: []  #: got none
+find_induction = lambda *given: right(*given) or [(2, 1)]  #: expected none, got L2H1
+#: above `least`
+find_induction = lambda ps, period, start, least: [(i, h) for i in ps for h in range(4)]
+#: got L1H0
+find_induction = lambda ps, period, start, least: listed(ps, lambda p: p.amax((0, 2, 3)), least)
+
+# %% check_direct(direct)
+def size_of(stream):
+    return (stream.pow(2).mean() + 1e-6).sqrt()
+direct = lambda p, s, w, d: (p * w) @ d / size_of(s)  #: Right
+direct = lambda p, s, w, d: [float((row / size_of(s) * w * d).sum()) for row in p]  #: Right
+direct = lambda p, s, w, d: p @ (w * d) * (s.pow(2).mean() + 1e-6).rsqrt()  #: Right
+#: freeze the scale
+direct = lambda p, s, w, d: (p / (p.pow(2).mean(-1, keepdim=True) + 1e-6).sqrt() * w) @ d
+direct = lambda p, s, w, d: (p / size_of(s)) @ d  #: multiply by `weight` too
+direct = lambda p, s, w, d: (p * w) @ d  #: divide by the size of the stream
+direct = lambda p, s, w, d: (p / size_of(p.sum(0)) * w) @ d  #: only some of it
+direct = lambda p, s, w, d: p / size_of(s) * w * d  #: add up over the coordinates
+direct = lambda p, s, w, d: right(p, s, w, d).sum()  #: do not add the pieces up
+direct = lambda p, s, w, d: (p * w) @ d / s.norm()  #: not by the length
+direct = lambda p, s, w, d: (p * w) @ d / (s.pow(2).mean().sqrt() + 1e-6)  #: under the root
+direct = lambda p, s, w, d: (p * w) @ d / (s.pow(2).mean() + 1e-6)  #: take the root
+direct = lambda p, s, w, d: ((p - p.mean(-1, keepdim=True)) / size_of(s) * w) @ d  #: the one size
+direct = lambda p, s, w, d: (p * w) @ d / s.std()  #: the one size
+direct = lambda p, s, w, d: right(p, s, w, d).abs()  #: the one size
+direct = lambda p, s, w, d: right(p, s, w, d).softmax(0)  #: the one size
+direct = lambda p, s, w, d: right(p, s, w, d)[:, None]  #: expected shape (3,)
+
+# %% check_break_it(break_it)
+def grow(loss, heads, enough, key):
+    gone = []
+    while not enough(gone) and len(gone) < len(heads):
+        gone.append(max([h for h in heads if h not in gone], key=lambda h: key(gone, h)))
+    return gone
+def break_it(loss_without, heads, target):  #: Right
+    gone, left = [], list(heads)
+    while left and loss_without(gone) < target:
+        left.sort(key=lambda head: loss_without([*gone, head]))
+        gone.append(left.pop())
+    return gone
+break_it = lambda *given: tuple(right(*given))  #: Right
+break_it = lambda *given: torch.tensor(right(*given)).reshape(-1, 2)  #: Right
+#: together with those that are gone
+break_it = lambda loss, heads, t: grow(loss, heads, lambda g: loss(g) >= t, lambda g, h: loss([h]))
+#: max with a key
+break_it = lambda loss, heads, t: grow(loss, heads, lambda g: loss(g) >= t, lambda g, h: -loss([*g, h]))
+break_it = lambda *given: right(*given)[:1]  #: heads are left
+break_it = lambda loss, heads, t: right(loss, heads, t + 0.05)  #: stop as soon as
+break_it = lambda *given: sorted(right(*given))  #: the order in which you took them
+break_it = lambda *given: right(*given) * 2  #: cannot be taken again
+break_it = lambda loss, heads, t: right(loss, heads, t) or [heads[0]]  #: before you take the first
+break_it = lambda loss, heads, t: heads  #: max with a key
+break_it = lambda loss, heads, t: [h for h in heads if loss([h]) >= t]  #: heads are left
+break_it = lambda loss, heads, t: right(loss, heads[::-1][:2], t)  #: max with a key
+break_it = lambda loss, heads, t: len(right(loss, heads, t))  #: expected a list, got int
+break_it = lambda loss, heads, t: max(heads, key=lambda h: loss([h]))  #: is no pair
+break_it = lambda loss, heads, t: [str(h) for h in right(loss, heads, t)]  #: is no pair
+def break_it(loss_without, heads, target):  #: changed its input in place
+    gone = []
+    while heads and loss_without(gone) < target:
+        gone.append(heads.pop(heads.index(max(heads, key=lambda h: loss_without([*gone, h])))))
+    return gone
+break_it = lambda loss, heads, t: [] if loss(heads) < t else right(loss, heads, t)  #: heads are left
