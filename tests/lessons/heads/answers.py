@@ -12,7 +12,7 @@ def listed(patterns, f, least):
     found = [(s, i, h) for i, p in patterns.items() for h, s in enumerate(f(p).tolist())]
     return [(i, h) for s, i, h in sorted(found, reverse=True) if s > least]
 #: Right
-find_induction = lambda ps, period, start, least: listed(ps, lambda p: score(p, period, start), least)
+find_induction = lambda ps, n, start, least: listed(ps, lambda p: score(p, n, start), least)
 find_induction = lambda *given: torch.tensor(right(*given)).reshape(-1, 2)  #: Right
 find_induction = lambda *given: [list(pair) for pair in right(*given)]  #: Right
 find_induction = lambda *given: right(*given)[::-1]  #: the highest first
@@ -30,8 +30,8 @@ find_induction = lambda *given: right(*given)[:1]  #: above `least`
 #: above `least`
 find_induction = lambda ps, period, start, least: listed(ps, lambda p: score(p, period, start), 0)
 #: check the period
-find_induction = lambda ps, period, start, least: listed(ps, lambda p: score(p, period, start, 0), least)
-find_induction = lambda *given: [name for name in map(str, right(*given))]  #: is no pair
+find_induction = lambda ps, n, start, least: listed(ps, lambda p: score(p, n, start, 0), least)
+find_induction = lambda *given: [*map(str, right(*given))]  #: is no pair
 find_induction = lambda *given: dict.fromkeys(right(*given))  #: expected a list, got dict
 find_induction = lambda *given: [(i, float(h)) for i, h in right(*given)]  #: expected an int
 find_induction = lambda *given: []  #: got none
@@ -80,7 +80,7 @@ break_it = lambda *given: torch.tensor(right(*given)).reshape(-1, 2)  #: Right
 #: together with those that are gone
 break_it = lambda loss, heads, t: grow(loss, heads, lambda g: loss(g) >= t, lambda g, h: loss([h]))
 #: max with a key
-break_it = lambda loss, heads, t: grow(loss, heads, lambda g: loss(g) >= t, lambda g, h: -loss([*g, h]))
+break_it = lambda loss, hs, t: grow(loss, hs, lambda g: loss(g) >= t, lambda g, h: -loss([*g, h]))
 break_it = lambda *given: right(*given)[:1]  #: heads are left
 break_it = lambda loss, heads, t: right(loss, heads, t + 0.05)  #: stop as soon as
 break_it = lambda *given: sorted(right(*given))  #: the order in which you took them
@@ -97,4 +97,4 @@ def break_it(loss_without, heads, target):  #: changed its input in place
     while heads and loss_without(gone) < target:
         gone.append(heads.pop(heads.index(max(heads, key=lambda h: loss_without([*gone, h])))))
     return gone
-break_it = lambda loss, heads, t: [] if loss(heads) < t else right(loss, heads, t)  #: heads are left
+break_it = lambda loss, all_, t: [] if loss(all_) < t else right(loss, all_, t)  #: heads are left

@@ -70,7 +70,7 @@ PREVIOUS = ((1, 3), (3, 3))  # heads that look one token back, in all made-up pa
 def _patterns(
     period: int, start: int, planted: dict[tuple[int, int], tuple[float, float]]
 ) -> dict[int, Tensor]:
-    """Patterns of 4 layers and heads on text said twice: mostly on the first token, some planted."""
+    """Patterns of 4 layers on text said twice: mostly on the first token, some heads planted."""
     seq = start + 2 * period
     query = torch.arange(seq)
     patterns = {}
@@ -134,7 +134,7 @@ def check_direct(direct: Callable) -> None:
     "heads that stand in for each other, one that is enough, none needed, and all not enough."
 )
 def check_break_it(break_it: Callable) -> None:
-    """`break_it(loss_without, heads, target)` switches heads off, the dearest first, up to a loss."""
+    """`break_it(loss_without, heads, target)` switches heads off, dearest first, up to a loss."""
     three = {(2, 0): 0.3, (2, 1): 0.9, (3, 2): 0.5, (4, 1): 0.2}
     # (2, 1) and (3, 2) do the same: the second adds nothing while (4, 1) is there to be read.
     spare = {(2, 1): 0.9, (3, 2): 0.8, (4, 1): 0.3, (1, 0): 0.1}
