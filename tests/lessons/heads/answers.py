@@ -38,7 +38,7 @@ find_induction = lambda *given: []  #: got none
 find_induction = lambda *given: right(*given) or [(2, 1)]  #: expected none, got L2H1
 #: above `least`
 find_induction = lambda ps, period, start, least: [(i, h) for i in ps for h in range(4)]
-#: got L1H0
+#: above `least`
 find_induction = lambda ps, period, start, least: listed(ps, lambda p: p.amax((0, 2, 3)), least)
 
 # %% check_direct(direct)
