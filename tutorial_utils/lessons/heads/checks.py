@@ -155,10 +155,10 @@ def check_break_it(break_it: Callable) -> None:
             calls.append(len(gone))
             if len(calls) > 200:
                 raise RuntimeError("loss_without was called 200 times: does the loop end?")
-            gone = {(int(layer), int(head)) for layer, head in gone}
-            if same <= gone and same:  # of two that do the same only the dearer counts
-                gone = gone - {min(same, key=lambda head: costs[head])}
-            return 1.0 + sum(costs.get(head, 0.0) for head in gone)
+            off = {(int(layer), int(head)) for layer, head in gone}
+            if same <= off and same:  # of two that do the same only the dearer counts
+                off -= {min(same, key=lambda head: costs[head])}
+            return 1.0 + sum(costs.get(head, 0.0) for head in off)
 
         heads = sorted(costs)
         want: list[tuple[int, int]] = []

@@ -187,7 +187,10 @@ def plot_effects(
             raise ValueError(f"{way} must be ({len(names)}, rows), not {values.shape}")
         middle = values.mean(axis=1)
         places = np.arange(len(names)) + 0.22 * (number - (len(effects) - 1) / 2)
-        look = {"color": OKABE_ITO[(4, 5, 2, 1, 3, 0)[number]], "marker": MARKERS[number]}
+        look: dict[str, Any] = {
+            "color": OKABE_ITO[(4, 5, 2, 1, 3, 0)[number]],
+            "marker": MARKERS[number],
+        }
         axes.errorbar(places, middle, values.std(axis=1), capsize=3, linestyle="", **look)
         best = int(np.abs(middle).argmax())
         said.append(f"{way} most for {names[best]}, {in_words(float(middle[best]))}")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import Tensor
+from transformers import PreTrainedModel
 
 from tutorial_utils.activations.heads import read_head_outputs
 from tutorial_utils.activations.layers import locate
@@ -10,7 +11,7 @@ from tutorial_utils.activations.patterns import read_attention
 from tutorial_utils.attribution import attribute_logits
 
 
-def why_no_heads(model: nn.Module, input_ids: Tensor) -> str:
+def why_no_heads(model: PreTrainedModel, input_ids: Tensor) -> str:
     """Why patterns, heads or their shares of a logit can't be read, in words; "" where they can.
 
     `input_ids` `(1, seq)` are any prompt. All decoder layers must have as many heads.
