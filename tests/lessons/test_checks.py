@@ -31,6 +31,7 @@ my_picks = torch.tensor(high)[jsd[high].argmax(dim=0)]
     return batches + [batch]
     unit = direction / direction.norm()
 entropies = [entropy(softmax(die_logits / T)) / math.log(2) for T in (0.5, 1, 2)]
+    return to_ids(prompt + ' ' + answer)[0, start]
     log_probs = logits[-k - 1:-1].log_softmax(dim=-1)
 next_pair, count = count_pairs(words).most_common(2)[0]
 """.strip("\n").split("\n")

@@ -28,7 +28,7 @@ def test_a_docstring_names_a_lesson_by_what_it_is_on():
     text = "By hand: the lesson on hooks (the mistakes) and the lesson on DoLa."
     found = [lessons[number] for number in lesson_contract.lessons_on(text)]
     assert found == ["activations_with_hooks", "contrasting_layers_dola"]
-    with pytest.raises(ValueError, match="none, or several"):
+    with pytest.raises(ValueError, match="does not name exactly one"):
         lesson_contract.lessons_on("By hand: the lesson on cooking.")
 
 

@@ -26,6 +26,7 @@ next_pair = (" n", "ow")  #: has the count 1, another pair has 2
 import tiny_models
 
 tokenizer = tiny_models.llama_tokenizer()
+to_ids = lambda text: tokenizer(text, return_tensors="pt")["input_ids"]
 answer_id = lambda prompt, a: tokenizer(" " + a, add_special_tokens=False)["input_ids"][0]  #: Right
 tokenizer = tiny_models.gpt2_tokenizer()  #: Right
 tokenizer = tiny_models.gpt2_tokenizer()  #: Right
