@@ -78,9 +78,9 @@ def train_features(
             most models it is many times as long as all others, and would be all of the loss.
         progress: show a bar.
 
-    The same seed on the same machine gives the same features. By hand: the lesson on sparse
-    features. Source: Gao et al. 2024, arXiv:2406.04093, with no auxiliary loss: dead features are
-    counted, not revived.
+    The same seed on the same machine gives the same features, up to rounding. By hand: the lesson
+    on sparse features. Source: Gao et al. 2024, arXiv:2406.04093, with no auxiliary loss: dead
+    features are counted, not revived.
 
     Raises ValueError for activations of another model, layer or width, for a row that is not
     finite, by its number, and for sizes that cannot be.
