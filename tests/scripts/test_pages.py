@@ -73,8 +73,10 @@ def test_a_page_can_be_used_by_voice_and_with_the_keyboard():
     named = '<button class="btn search-button-field x" title="Search" aria-label="Search">'
     icon = '<button class="btn search-button" title="Search" aria-label="Search">'
     table = '<table class="docutils table">'
-    found = build_site.accessible(f"{named}{icon}{table}<table><table-of>")
+    mode = '<i class="theme-switch fa-sun" data-mode="light" title="Light"></i><i title="x"></i>'
+    found = build_site.accessible(f"{mode}{named}{icon}{table}<table><table-of>")
     assert found == (
+        '<i class="theme-switch fa-sun" data-mode="light"></i><i title="x"></i>'
         f'<button class="btn search-button-field x" title="Search">{icon}'
         '<table tabindex="0" class="docutils table"><table><table-of>'
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from explorer_parts import find, inside, parse, shown, words
+from explorer_parts import find, inside, parse, run_code, shown, words
 from tiny_models import make_gpt2, make_llama
 from tutorial_utils import (
     encode,
@@ -49,7 +49,7 @@ def trained(request, tmp_path_factory):
 
 
 def page(box) -> str:
-    return shown(box.children[-1])
+    return shown(box.children[-3])
 
 
 def test_codes_are_those_of_the_harvest_block_by_block(trained, monkeypatch):
@@ -169,3 +169,17 @@ def test_texts_cannot_break_the_page(trained):
         }
         assert tags <= set("div p b table caption colgroup col thead tbody tr th td span".split())
     assert explorer.BEFORE > explorer.AFTER
+
+
+def test_the_code_that_is_shown_gives_what_is_shown(trained):
+    model, tokenizer, features, codes, _ = trained
+    box = explore_features(*trained[:4], PROMPT)
+    find(box, "Feature").value = feature = int(codes.features[0, 0])
+    names = {"model": model, "tokenizer": tokenizer, "features": features, "codes": codes}
+    variables, raised = run_code(box, **names)
+    assert len(
+        variables["rows"]
+    ) and f"fires on {len(variables['rows']) / len(codes.tokens):.2%}" in page(box)
+    assert raised == promoted(model, tokenizer, features, feature)
+    for token, score in raised:
+        assert visible(token) in " ".join(words(parse(page(box)))) and f"{score:+.3g}" in page(box)

@@ -24,6 +24,12 @@ from tutorial_utils.lens import unembed
 from tutorial_utils.lessons.explorer import SYNC_WHILE_DRAGGING, Explorer, errors_shown
 from tutorial_utils.lessons.prompt import PromptReader, encode_last, set_tokens, token_slider
 
+# `codes` are what the reader gave the explorer, under this name or another.
+CODE = """from tutorial_utils.lessons.features.explorer import promoted, strongest
+
+rows, values = strongest(codes, {feature})  # the tokens it fires on, and how strongly
+codes.prompt[rows], tokenizer.convert_ids_to_tokens(codes.tokens[rows].tolist()), values
+promoted(model, tokenizer, features, {feature})  # the tokens that its direction raises"""
 BEFORE, AFTER, TEXTS, BINS, BEST, FOUND = 12, 4, 8, 8, 6, 10
 BLOCK = 8192  # rows encoded at once
 
@@ -238,4 +244,5 @@ def explore_features(
         widgets.HBox([found, by_number], layout=wrap),
     ]
     does = "pick a feature by number, word or token; see its texts and what it raises"
-    return Explorer([*controls, reader.message, table], does)
+    parts = [*controls, reader.message, table]
+    return Explorer(parts, does, lambda: CODE.format(feature=by_number.value))
