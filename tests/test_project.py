@@ -86,3 +86,15 @@ def test_scripts_import_nothing_from_tests():
         imported = re.findall(r"^\s*(?:from|import) (\w+)", text, re.MULTILINE)
         assert not tests.intersection(imported), path.name
         assert 'ROOT / "tests' not in text, path.name
+
+
+def test_no_text_holds_the_marks_of_a_merge():
+    texts = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("notebooks/*.ipynb")]
+    for path in texts:
+        assert not re.search(r"<<<<<<< |>>>>>>> ", path.read_text(encoding="utf-8")), path.name
+
+
+def test_the_glossary_has_each_word_once_and_in_order():
+    glossary = (ROOT / "docs/glossary.md").read_text(encoding="utf-8")
+    words = [word.lower() for word in re.findall(r"^\*\*(.+?)\.\*\*", glossary, re.MULTILINE)]
+    assert len(words) > 50 and words == sorted(set(words))
