@@ -83,7 +83,7 @@ def gather_texts(source: Path) -> None:
         to = source / path.relative_to(ROOT)
         to.parent.mkdir(parents=True, exist_ok=True)
         text = path.read_text(encoding="utf-8")
-        to.write_text(text.replace("](../README.md)", "](../index.md)"), encoding="utf-8")
+        to.write_text(text.replace("](../README.md", "](../index.md"), encoding="utf-8")
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     (source / "index.md").write_text(readme + contents(), encoding="utf-8")
     (source / "docs" / "api.md").write_text(api_page(), encoding="utf-8")
