@@ -55,3 +55,21 @@ def test_four_bits_keep_directions_and_change_first_choices():
     changed, total = real["four bits"]["changed"]
     assert 0.4 < changed / total < 0.5
     assert real["four bits"]["first choice"] < real["best"]
+
+
+def test_the_lens_is_asked_for_what_the_model_knows():
+    real = read_result("lens")
+    known = real["known"]
+    assert known["capital"][0] >= 9 and known["capital"][1] == 10
+    assert [kind for kind, (right, asked) in known.items() if right < asked / 2] == []
+    assert {kind: len(found) for kind, found in real["found"].items()} == {
+        kind: right for kind, (right, _) in known.items()
+    }
+    assert [sum(column) for column in zip(*known.values(), strict=True)] == [38, 46]
+
+
+def test_answers_are_first_choice_at_the_last_layers_only_and_those_of_other_prompts_at_none():
+    real = read_result("lens")
+    first = min(layer for found in real["found"].values() for layer in found)
+    assert first >= 0.85 * real["last"]
+    assert real["another prompt's"] == 0
