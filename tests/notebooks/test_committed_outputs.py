@@ -11,7 +11,7 @@ import committed_outputs
 from notebook_tools import LESSONS, NOTEBOOKS, ROOT, read
 
 # Lessons whose figures get their descriptions when they are next run; to be empty.
-NOT_DESCRIBED_YET = {"logit_lens", "dola", "steering"}
+NOT_DESCRIBED_YET = {"logit_lens", "dola"}
 
 
 @pytest.mark.parametrize("lesson", LESSONS, ids=lambda path: path.stem)
