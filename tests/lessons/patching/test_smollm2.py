@@ -21,3 +21,10 @@ def test_bars_of_patching_and_steering():
     for side in ("toward happy", "toward sad"):
         assert sum(real["losses"][side]) / len(real["losses"][side]) <= 1.3
     assert all(real["verdict"].values())
+
+
+def test_the_estimate_ranks_places_and_misses_large_steps():
+    estimate = read_result("patching")["estimate"]
+    assert estimate["correlation"] >= 0.9
+    ratios = [estimated / exact for _, exact, estimated in estimate["way"]]
+    assert ratios == sorted(ratios) and ratios[0] <= 0.6 and ratios[-1] >= 0.9
