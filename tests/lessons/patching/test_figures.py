@@ -58,7 +58,8 @@ def test_lines_are_means_with_standard_errors():
     assert second[0].get_ydata() == pytest.approx([0.1, 0.2, 0.3]) and not second[2]
     assert first[0].get_marker() != second[0].get_marker()
     assert {"clean run", "one row", "neither ahead"} <= set(words(figure))
-    said = "from layer 0 to layer 8: clean run 0.1 to 1; one row 0.1 to 0.3."
+    each = "clean run 0.1 to 1, most 1 at layer 8; one row 0.1 to 0.3, most 0.3 at layer 8."
+    said = f"from layer 0 to layer 8: {each}"
     assert figure.description.endswith(said)
 
 

@@ -96,7 +96,9 @@ def plot_share_lines(
         }
         means = rows.mean(axis=0)
         axes.errorbar(layers, means, spread, capsize=3, **look)
-        said.append(f"{name} {in_words(means[0])} to {in_words(means[-1])}")
+        top = int(np.nan_to_num(means, nan=-np.inf).argmax())
+        most = f"most {in_words(means[top])} at layer {layers[top]}"
+        said.append(f"{name} {in_words(means[0])} to {in_words(means[-1])}, {most}")
     if level is not None and np.isfinite(level):
         axes.axhline(level, color="black", linestyle=":", linewidth=1)
         axes.annotate("neither ahead", (layers[0], level), xytext=(0, 3), fontsize=9,
