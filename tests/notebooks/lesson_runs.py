@@ -112,7 +112,8 @@ def wrong_answers(check: str, solution: str) -> list[tuple[str, str]]:
     spoil = "\n_first = []\ndef {0}(*args, _right={0}):\n    if not _first:\n"
     spoil += "        _first.append(_right(*args))\n    return _first[0]"
     constant = [("", solution + "\n" + spoil.format(functions[0]))] if functions else []
-    return [*listed, *constant]
+    named = f"{solution}\nright = {functions[0]}\n" if functions else ""  # as the table calls it
+    return [(part, named * ("right(" in answer) + answer) for part, answer in listed] + constant
 
 
 async def _execute(
