@@ -68,8 +68,12 @@ class Task:
             found.append((ids, torch.tensor([len(tokens) - 1 for tokens in rows])))
         return found
 
-    def save(self, rows: list[Tensor]) -> Tensor:
-        """Write what batches gave, (layers, batch, hidden) each, to disk."""
+    def last_tokens(self, stream: Callable[[Tensor, list[int]], list[Tensor]]) -> Tensor:
+        """The last token of each text, (layers, texts, hidden), also written to disk."""
+        rows = []
+        for ids, last in self.batches():
+            kept = stream(ids, self.kept)
+            rows.append(torch.stack([hidden[range(BATCH), last] for hidden in kept]))
         whole = torch.cat(rows, dim=1)
         with tempfile.NamedTemporaryFile(suffix=".pt") as file:
             torch.save(whole, file.name)
@@ -105,11 +109,7 @@ def plain(task: Task) -> dict[str, Job]:
         return task.table(scores)
 
     def harvest():
-        rows = []
-        for ids, last in task.batches():
-            kept = task.stream(ids, task.kept)
-            rows.append(torch.stack([hidden[range(BATCH), last] for hidden in kept.values()]))
-        return task.save(rows)
+        return task.last_tokens(lambda ids, numbers: [*task.stream(ids, numbers).values()])
 
     def lens():
         return task.five_best([*task.stream(task.ids).values()])
@@ -170,11 +170,7 @@ def nnsight(task: Task) -> dict[str, Job]:
         return kept
 
     def harvest():
-        rows = []
-        for ids, last in task.batches():
-            kept = stream(ids, task.kept)
-            rows.append(torch.stack([hidden[range(BATCH), last] for hidden in kept]))
-        return task.save(rows)
+        return task.last_tokens(stream)
 
     def lens():
         return task.five_best(stream(task.ids, range(1, len(task.layers) + 1)))
@@ -209,11 +205,7 @@ def transformer_lens(task: Task) -> dict[str, Job]:
         return [cache[name] for name in names]
 
     def harvest():
-        rows = []
-        for ids, last in task.batches():
-            kept = stream(ids, task.kept)
-            rows.append(torch.stack([hidden[range(BATCH), last] for hidden in kept]))
-        return task.save(rows)
+        return task.last_tokens(stream)
 
     @torch.no_grad()
     def lens():

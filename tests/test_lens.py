@@ -187,14 +187,20 @@ def test_choices_are_the_best_of_the_softmax(llama):
     torch.testing.assert_close(some, probs[[4, 0]])
 
 
-def test_choices_hold_the_logits_of_few_positions_at_once(llama, monkeypatch):
-    rows = []
+@pytest.fixture
+def rows(monkeypatch):
+    """How many positions each call of `unembed` inside the package is given."""
+    seen = []
 
     def watched(model, hidden):
-        rows.append(len(hidden))
+        seen.append(len(hidden))
         return unembed(model, hidden)
 
     monkeypatch.setattr("tutorial_utils.lens.unembed", watched)
+    return seen
+
+
+def test_choices_hold_the_logits_of_few_positions_at_once(llama, rows):
     ids = torch.randint(3, 128, (3, 100))
     activations = read_activations(llama, ids)
     probs, _ = lens_choices(llama, activations)
@@ -203,15 +209,8 @@ def test_choices_hold_the_logits_of_few_positions_at_once(llama, monkeypatch):
     torch.testing.assert_close(probs[3], expected)
 
 
-def test_a_large_vocabulary_has_fewer_positions_at_once(llama, monkeypatch):
+def test_a_large_vocabulary_has_fewer_positions_at_once(llama, rows, monkeypatch):
     """Of 128,256 words it is 130 positions, 67 MB of logits in float32."""
-    rows = []
-
-    def watched(model, hidden):
-        rows.append(len(hidden))
-        return unembed(model, hidden)
-
-    monkeypatch.setattr("tutorial_utils.lens.unembed", watched)
     activations = read_activations(llama, torch.randint(3, 128, (1, 100)))
     want = lens_choices(llama, activations)
     monkeypatch.setattr(llama.config, "vocab_size", 2**24 // 30)

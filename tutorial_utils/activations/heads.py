@@ -13,7 +13,7 @@ from contextlib import contextmanager, nullcontext
 import torch
 from torch import Tensor, nn
 
-from tutorial_utils.activations.hooks import hooked_modules, run_edit
+from tutorial_utils.activations.hooks import edits_by_layer, hooked_modules, run_edit
 from tutorial_utils.activations.inputs import check_options
 from tutorial_utils.activations.layers import locate
 from tutorial_utils.activations.parts import (
@@ -142,13 +142,9 @@ def edit_heads(model: nn.Module, edits: Mapping[int, Callable[[Tensor], Tensor]]
         ValueError: for a layer that is not there, and for a result of another shape, dtype or
             device.
     """
-    if not isinstance(edits, Mapping) or not all(callable(edit) for edit in edits.values()):
-        raise ValueError(f"edits are given as {{layer number: function}}, not as {edits!r}")
-    numbers = decoder_layers(model, edits)
-    if len(numbers) < len(edits):
-        raise ValueError(f"two of these layers are the same one: {list(edits)}")
+    functions = edits_by_layer(edits, lambda given: decoder_layers(model, given))
     hooks = []
-    for number, edit in zip(numbers, edits.values()):
+    for number, edit in functions.items():
         matrix, count = _output_matrix(model, number)
         hooks.append((matrix.register_forward_pre_hook, _edit_hook(number, count, edit)))
     with hooked_modules(locate(model), hooks):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -130,6 +130,21 @@ def check_stream(number: int, hidden: object, width: int | None) -> None:
         raise ValueError(NO_STREAM.format(f"layer {number} gives {type(hidden).__name__}"))
     if hidden.dim() != 3 or width not in (None, hidden.shape[2]):
         raise ValueError(NO_STREAM.format(f"layer {number} gives shape {tuple(hidden.shape)}"))
+
+
+def edits_by_layer(
+    edits: Mapping[int, Callable[[Tensor], Tensor]], numbers_of: Callable[[Any], list[int]]
+) -> dict[int, Callable[[Tensor], Tensor]]:
+    """The functions by layer number, none of them negative; `numbers_of` gives the numbers.
+
+    Raises ValueError for edits of another form, and for a layer that is given twice.
+    """
+    if not isinstance(edits, Mapping) or not all(callable(edit) for edit in edits.values()):
+        raise ValueError(f"edits are given as {{layer number: function}}, not as {edits!r}")
+    numbers = numbers_of(edits)
+    if len(numbers) < len(edits):
+        raise ValueError(f"two of these layers are the same one: {list(edits)}")
+    return dict(zip(numbers, edits.values()))
 
 
 def run_edit(edit: Callable[[Tensor], Tensor], given: Tensor, what: str) -> Tensor:

@@ -13,7 +13,13 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from tutorial_utils.activations.hooks import Stop, check_stream, hooked_layers, run_edit
+from tutorial_utils.activations.hooks import (
+    Stop,
+    check_stream,
+    edits_by_layer,
+    hooked_layers,
+    run_edit,
+)
 from tutorial_utils.activations.inputs import check_options, parameters
 from tutorial_utils.activations.layers import layer_numbers, locate
 from tutorial_utils.activations.positions import Positions, check_positions
@@ -145,16 +151,11 @@ def edit_activations(
     device, and while another thread has a block open on this model.
     """
     where = locate(model)
-    numbers = layer_numbers(edits, len(where.layers))
-    if not isinstance(edits, Mapping) or not all(callable(edit) for edit in edits.values()):
-        raise ValueError(f"edits are given as {{layer number: function}}, not as {edits!r}")
-    if len(numbers) < len(edits):
-        raise ValueError(f"two of these layers are the same one: {list(edits)}")
-    functions = dict(zip(numbers, edits.values()))
+    functions = edits_by_layer(edits, lambda given: layer_numbers(given, len(where.layers)))
 
     def edit(number: int, hidden: Tensor) -> Tensor:
         check_stream(number, hidden, where.width)
         return run_edit(functions[number], hidden, f"layer {number}")
 
-    with hooked_layers(where, dict.fromkeys(numbers, edit)):
+    with hooked_layers(where, dict.fromkeys(functions, edit)):
         yield
