@@ -40,3 +40,8 @@ def test_a_route(name, lessons, hours):
 
 def test_there_are_four_routes():
     assert len(ROUTES) == 4
+
+
+def test_the_readme_names_all_lessons():
+    rows = re.findall(r"^\| \[\d\d [^\]]+\]\((notebooks/[^)]+)\) \|", README, re.M)
+    assert [ROOT / path for path in rows] == LESSONS
