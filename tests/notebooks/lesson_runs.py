@@ -44,7 +44,8 @@ class Report:
     # By the wrong answer's source: a part of what the check must say, and what it printed.
     wrong: dict[int, dict[str, tuple[str, str]]] = field(default_factory=dict)
     moves: int = 0
-    seconds: float = 0.0
+    cells_seconds: float = 0.0  # from the start of the kernel to the end of the last cell
+    seconds: float = 0.0  # the same with the controls moved
     gpu_bytes: int = 0  # the most that was allocated on a CUDA GPU
     result: Any = None  # on SmolLM2, what the cell tagged `real` left
 
@@ -85,6 +86,7 @@ async def _run(path: Path, *, twice: bool, environment: dict[str, str]) -> Repor
                         answer: (verdict, await _try(client, number, answer))
                         for verdict, answer in wrong_answers(cell.source, solution)
                     }
+            report.cells_seconds = monotonic() - started
             report.moves = await _probe(client, "move_controls()")
             await client.settle()
             if client.swallowed:

@@ -4,15 +4,9 @@ from __future__ import annotations
 
 from statistics import mean
 
-import pytest
 import torch
 
 from tutorial_utils.lessons.real import read_result
-
-
-@pytest.fixture(scope="module")
-def real() -> dict:
-    return read_result("heads")
 
 
 def best_heads(scores: list, count: int) -> list[str]:
@@ -22,12 +16,14 @@ def best_heads(scores: list, count: int) -> list[str]:
     return [f"L{i // heads + 1}H{i % heads}" for i in order]
 
 
-def test_words_said_again_cost_much_less(real):
+def test_words_said_again_cost_much_less():
+    real = read_result("heads")
     once, again = (loss for loss, _ in real["loss"])
     assert once > 9 and again < once / 3
 
 
-def test_previous_token_and_induction_heads_are_those_that_were_found(real):
+def test_previous_token_and_induction_heads_are_those_that_were_found():
+    real = read_result("heads")
     maps = real["maps"]
     assert best_heads(maps["previous"], 2) == ["L17H0", "L12H1"]
     assert best_heads(maps["induction"], 1) == ["L19H6"]
@@ -35,17 +31,20 @@ def test_previous_token_and_induction_heads_are_those_that_were_found(real):
     assert 0.5 < real["sinks"] < 0.9  # more than half of all heads look at the first token
 
 
-def test_the_circuit_costs_more_than_random_heads(real):
+def test_the_circuit_costs_more_than_random_heads():
+    real = read_result("heads")
     circuit, _, *others = (mean(row) for row in real["together"]["mean"])
     assert len(others) == 4 and circuit > 3 * max(others)
 
 
-def test_the_best_previous_token_head_is_needed_in_all_three_ways(real):
+def test_the_best_previous_token_head_is_needed_in_all_three_ways():
+    real = read_result("heads")
     costs = {way: mean(rows[real["ten"].index("L17H0")]) for way, rows in real["by way"].items()}
     assert min(costs.values()) > 0.5
 
 
-def test_where_attention_writes_is_not_where_it_causes(real):
+def test_where_attention_writes_is_not_where_it_causes():
+    real = read_result("heads")
     direct, total = (
         {layer: mean(row) for layer, row in zip(real["layers"], real[what], strict=True)}
         for what in ("direct", "total")
@@ -53,7 +52,8 @@ def test_where_attention_writes_is_not_where_it_causes(real):
     assert total[19] > 0.3 > 2 * direct[19]
 
 
-def test_one_path_carries_what_the_induction_head_brings(real):
+def test_one_path_carries_what_the_induction_head_brings():
+    real = read_result("heads")
     through, _ = real["paths"]["L17H0 to L19H6"]
     alone = mean(real["back"]["at the last token"][real["tried"].index("L19H6")])
     assert through > 0.7 * alone > 0.1
