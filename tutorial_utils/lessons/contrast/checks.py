@@ -42,11 +42,11 @@ def check_contrast_batch(contrast_batch: Callable) -> None:
         everything = contrast_logits(final, candidates, alpha=0).scores
         outside, probs = want.scores == -torch.inf, final.softmax(dim=-1)
         raw = final - early[want.layer, torch.arange(batch)]
-        at_least = "the set is of the tokens whose probability is at least alpha times the highest"
+        at_least = "the plausible tokens have at least alpha times the highest probability"
         mistakes = {
             "each row picks a layer of its own.": one,
             f"{at_least}; the others get -inf.": everything,
-            "outside the set the scores are -inf, not 0.": want.scores.masked_fill(outside, 0),
+            "implausible tokens get -inf, not 0.": want.scores.masked_fill(outside, 0),
             f"{at_least} of its own row: the max is over dim=-1.": (
                 everything.masked_fill(probs < alpha * probs.max(), -torch.inf)
             ),
@@ -58,7 +58,7 @@ def check_contrast_batch(contrast_batch: Callable) -> None:
         same_tensor(got, want.scores, case=case, hint=hint, mistakes=mistakes, atol=1e-4)
 
 
-@exercise("0 leaves the last layer's order, 1 is DoLa, and what lies between and beyond.")
+@exercise("beta 0 (the mask alone), 1 (DoLa), 0.5 and 2, each with three values of alpha.")
 def check_strength(contrast_by: Callable) -> None:
     """`contrast_by(final (vocab,), early (vocab,), beta, alpha)`: log q_N - beta log q_M."""
     final, early = _logits(0, 15), _logits(1, 15)
@@ -68,17 +68,15 @@ def check_strength(contrast_by: Callable) -> None:
             scores = final.log_softmax(-1) - beta * early.log_softmax(-1)
             outside = contrast_logits(final, {0: early}, alpha=alpha).scores == -torch.inf
             mistakes = {
-                "outside the set the scores are -inf, not 0.": scores.masked_fill(outside, 0),
+                "implausible tokens get -inf, not 0.": scores.masked_fill(outside, 0),
                 "subtract log-probabilities, not logits.": (
                     (final - beta * early).masked_fill(outside, -torch.inf)
                 ),
-                "the set is of the tokens whose probability is at least alpha times the highest.": (
-                    scores
-                ),
+                "the plausible tokens have at least alpha times the highest probability.": (scores),
             }
             got = call(contrast_by, final, early, beta, alpha, case=case)
             if isinstance(got, Tensor) and torch.isnan(got).any():
                 raise NotYet(f"for {case} there is a NaN.", "mask after subtracting.")
             want = scores.masked_fill(outside, -torch.inf)
-            hint = "beta multiplies log q_M only; the set depends on q_N and alpha only."
+            hint = "beta multiplies log q_M only, and the plausible tokens do not depend on it."
             same_tensor(got, want, case=case, hint=hint, mistakes=mistakes, atol=1e-4)

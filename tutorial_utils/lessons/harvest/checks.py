@@ -11,7 +11,7 @@ import torch
 from tutorial_utils.lessons.exercise import NotYet, as_number, as_tensor, call, exercise
 
 
-@exercise("one token, a million of them, and three sizes of a number.")
+@exercise("one token and a million tokens, with numbers of 1, 2 and 4 bytes.")
 def check_bytes_on_disk(bytes_on_disk: Callable) -> None:
     """`bytes_on_disk(tokens, layers, hidden, itemsize)` gives the bytes of all vectors."""
     for tokens, layers, hidden, itemsize in [(1, 1, 128, 4), (10**6, 33, 4096, 2), (7, 3, 5, 1)]:
@@ -45,13 +45,13 @@ def check_positions_of(positions_of: Callable) -> None:
         if got.is_floating_point() or got.dtype == torch.bool:
             raise NotYet(f"for {case} you gave {got.dtype}.", "positions are whole numbers.")
         if torch.equal(got[real], want + 1):
-            raise NotYet(f"for {case} all are one too high.", "the first real token has 0.")
+            raise NotYet(f"for {case} all are one too high.", "the first real token is at 0.")
         if not torch.equal(got[real], want):
             found = f"for {case} the real tokens got {got[real].tolist()}, not {want.tolist()}."
             raise NotYet(found, "`mask.cumsum(dim=1)` counts the real tokens up to each column.")
         if got.min() < 0:
             found = f"for {case} the padding got {int(got.min())}."
-            raise NotYet(found, "a model with learned positions has none below 0: `clamp`.")
+            raise NotYet(found, "no learned position is below 0: use `clamp`.")
 
 
 @exercise("one prompt, prompts of one length, and 200 prompts of 1 to 60 tokens.")
@@ -76,15 +76,15 @@ def check_batches_of(batches_of: Callable) -> None:
             found = f"for {case} not every prompt is in exactly one batch: {missing} are in none."
             raise NotYet(found, "the last batch is still open when the loop ends.")
         if not all(batches):
-            raise NotYet(f"for {case} there is an empty batch.", "begin a new one only after one.")
+            raise NotYet(f"for {case} there is an empty batch.", "do not append an empty batch.")
         sizes = [len(batch) * max(lengths[i] for i in batch) for batch in batches]
         if max(sizes) > tokens:
             found = f"for {case} a batch has {max(sizes)} tokens with its padding."
             raise NotYet(found, "rows times the longest row: count the row that you would add.")
         if sum(sizes) - sum(lengths) > sum(sizes) / 10:
             share = (sum(sizes) - sum(lengths)) / sum(sizes)
-            raise NotYet(f"for {case} {share:.0%} is padding.", "go through them by length.")
-        # One more where a batch was not full: from the longest prompt down, they fall otherwise.
+            raise NotYet(f"for {case} {share:.0%} is padding.", "go through the prompts by length.")
+        # Also right, with one batch more: from the longest prompt to the shortest.
         if len(batches) > _fewest(lengths, tokens) + len(lengths) // 100:
             found = f"for {case} there are {len(batches)} batches."
             raise NotYet(found, "begin a new batch only when the next row does not fit.")

@@ -25,7 +25,7 @@ def check_rank(rank: Callable) -> None:
                 "you counted from the worst; count the tokens with a higher logit.": (
                     vocab + 1 - want
                 ),
-                "the ranks are right, but they are whole numbers: `.long()`.": want,
+                "the ranks are right, but give whole numbers: `.long()`.": want,
             }
             hint = "compare each row with that row's own logit of the answer, and count."
             got = call(rank, logits, answer, case=case)
@@ -45,13 +45,13 @@ def check_settled(settled: Callable) -> None:
     }
     for name, (ids, want) in cases.items():
         case = f"{name}, {ids},"
-        hints = {"IndexError": "where all layers make the last one's choice, `nonzero` is empty."}
+        hints = {"IndexError": "if all layers have the last one's choice, `nonzero` is empty."}
         got = call(settled, torch.tensor(ids), case=case, hints=hints)
         got = as_whole_number(got, case=case, hint="return one layer's number, an int.")
         if got == ids.index(ids[-1]) != want:
-            hint = "that is where it is first choice first. It must also stay."
+            hint = "that is the first layer with this choice. It must also stay."
         else:
-            hint = "find the last layer whose choice is another one: settled is one after it."
+            hint = "find the last layer with another choice: the answer is one after it."
         if got != want:
             raise NotYet(f"for {case} expected {want}, got {got}.", hint)
 
