@@ -54,9 +54,9 @@ precision_and_recall = lambda says, truth: (*right(says, truth), 1)  #: expected
 precision_and_recall = lambda says, truth: ((says | truth).float().mean(), right(says, truth)[1])
 #: expected recall 0.4
 precision_and_recall = lambda says, truth: (right(says, truth)[0], right(~says, truth)[1])
-precision_and_recall = lambda says, truth: right(~says, ~truth)  #: by all yeses
-precision_and_recall = lambda says, truth: (int((says & truth).sum()),) * 2  #: by all yeses
-precision_and_recall = lambda says, truth: tuple(1 - x for x in right(says, truth))  #: by all yeses
+precision_and_recall = lambda says, truth: right(~says, ~truth)  #: all yes answers
+precision_and_recall = lambda says, truth: (int((says & truth).sum()),) * 2  #: all yes answers
+precision_and_recall = lambda says, truth: tuple(1 - x for x in right(says, truth))  #: all yes
 precision_and_recall = lambda says, truth: "0.5 0.4"  #: expected two numbers
 
 # %% check_without_feature(without)

@@ -72,7 +72,7 @@ def check_precision_and_recall(precision_and_recall: Callable) -> None:
         got = call(precision_and_recall, says, truth, case=case, hints=zero)
         if not isinstance(got, (tuple, list, torch.Tensor)) or len(got) != 2:
             raise NotYet(f"for {case} expected two numbers.", "return precision, recall")
-        found = "where you would divide by 0, the answer is 0."
+        found = "this is not a number: where you would divide by 0, the answer is 0."
         given = [as_number(one, case=case, hint=found) for one in got]
         right = int((says == truth).sum()) / len(says)
         f1 = 2 * want[0] * want[1] / (sum(want) or 1)
