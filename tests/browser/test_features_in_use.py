@@ -21,7 +21,7 @@ def shown(widget: Locator) -> int:
 @pytest.mark.parametrize("lesson", ["sparse features"], indirect=True)
 def test_a_feature_is_picked_by_number_word_and_token(lesson: LabPage, follow):
     widget = lesson.widget("explore_features")
-    expect(page_of(widget)).to_contain_text("most of all here")
+    expect(page_of(widget)).to_contain_text("most strongly here")
     number = widget.get_by_label("Feature")
     type_line(number, "7")
     expect(page_of(widget)).to_contain_text("Feature 7 ")

@@ -67,7 +67,7 @@ def test_patches_are_picked_and_other_prompts_typed(explorer: LabPage, loaded, f
     explorer.shoot(widget, "patching")
 
     type_line(widget.get_by_label("Corrupted prompt"), "The capital of Italy")
-    expect(widget).to_contain_text("so give prompts of as many tokens")
+    expect(widget).to_contain_text("so give prompts of the same length")
     expect(widget.locator("table").first).to_be_hidden()
     type_line(widget.get_by_label("Corrupted prompt"), CORRUPTED)
     expect(widget.locator("table").first).to_be_visible()

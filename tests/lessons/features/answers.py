@@ -43,7 +43,7 @@ def precision_and_recall(says, truth):  #: not a number
     both = (says & truth).sum()
     return both / says.sum(), both / truth.sum()
 precision_and_recall = lambda says, truth: right(truth, says)  #: the other way round
-#: counts each no as well
+#: also counts each no
 precision_and_recall = lambda says, truth: ((says == truth).float().mean(),) * 2
 def precision_and_recall(says, truth):  #: that is F1
     p, r = right(says, truth)
@@ -54,9 +54,9 @@ precision_and_recall = lambda says, truth: (*right(says, truth), 1)  #: expected
 precision_and_recall = lambda says, truth: ((says | truth).float().mean(), right(says, truth)[1])
 #: expected recall 0.4
 precision_and_recall = lambda says, truth: (right(says, truth)[0], right(~says, truth)[1])
-precision_and_recall = lambda says, truth: right(~says, ~truth)  #: by all yeses
-precision_and_recall = lambda says, truth: (int((says & truth).sum()),) * 2  #: by all yeses
-precision_and_recall = lambda says, truth: tuple(1 - x for x in right(says, truth))  #: by all yeses
+precision_and_recall = lambda says, truth: right(~says, ~truth)  #: all yes answers
+precision_and_recall = lambda says, truth: (int((says & truth).sum()),) * 2  #: all yes answers
+precision_and_recall = lambda says, truth: tuple(1 - x for x in right(says, truth))  #: all yes
 precision_and_recall = lambda says, truth: "0.5 0.4"  #: expected two numbers
 
 # %% check_without_feature(without)
@@ -75,7 +75,7 @@ def without(hidden, codes, decoder, scale, feature):  #: do not add up the other
     codes = codes.clone()
     codes[..., feature] = 0
     return codes @ decoder / scale
-without = lambda h, c, d, scale, i: h - (h @ d[i])[..., None] * d[i]  #: took all along it
+without = lambda h, c, d, scale, i: h - (h @ d[i])[..., None] * d[i]  #: not everything along it
 without = lambda h, c, d, scale, i: h - d[i] / scale  #: a number of its own
 without = lambda h, c, d, scale, i: h - c @ d / scale  #: one feature only
 def without(hidden, codes, decoder, scale, feature):  #: changed its input in place

@@ -31,7 +31,7 @@ find_induction = lambda *given: right(*given)[:1]  #: above `least`
 find_induction = lambda ps, period, start, least: listed(ps, lambda p: score(p, period, start), 0)
 #: check the period
 find_induction = lambda ps, n, start, least: listed(ps, lambda p: score(p, n, start, 0), least)
-find_induction = lambda *given: [*map(str, right(*given))]  #: is no pair
+find_induction = lambda *given: [*map(str, right(*given))]  #: is not a pair
 find_induction = lambda *given: dict.fromkeys(right(*given))  #: expected a list, got dict
 find_induction = lambda *given: [(i, float(h)) for i, h in right(*given)]  #: expected an int
 find_induction = lambda *given: []  #: got none
@@ -91,8 +91,8 @@ break_it = lambda loss, heads, t: right(loss, heads, t) or [heads[0]]  #: before
 break_it = lambda loss, heads, t: [h for h in heads if loss([h]) >= t]  #: heads are left
 break_it = lambda loss, heads, t: right(loss, heads[::-1][:2], t)  #: max with a key
 break_it = lambda loss, heads, t: len(right(loss, heads, t))  #: expected a list, got int
-break_it = lambda loss, heads, t: max(heads, key=lambda h: loss([h]))  #: is no pair
-break_it = lambda loss, heads, t: [str(h) for h in right(loss, heads, t)]  #: is no pair
+break_it = lambda loss, heads, t: max(heads, key=lambda h: loss([h]))  #: is not a pair
+break_it = lambda loss, heads, t: [str(h) for h in right(loss, heads, t)]  #: is not a pair
 def break_it(loss_without, heads, target):  #: changed its input in place
     gone = []
     while heads and loss_without(gone) < target:

@@ -139,13 +139,11 @@ def test_some_layers(tiny):
 
 def test_other_prompts_are_typed(explorer, tiny):
     find(explorer, "Corrupted prompt").value = "Ben has the lamp, and so on."
-    assert "each token takes the place of one" in shown(explorer) and "<table" not in shown(
-        explorer
-    )
+    assert "each token of one replaces a token" in shown(explorer)
+    assert "<table" not in shown(explorer)
     find(explorer, "Layer").index = 1
-    assert "each token takes the place of one" in shown(explorer) and "<table" not in shown(
-        explorer
-    )
+    assert "each token of one replaces a token" in shown(explorer)
+    assert "<table" not in shown(explorer)
     find(explorer, "Corrupted prompt").value = other = "Ben has the lamp."
     share = shares(tiny, corrupted=other)
     assert cells(explorer) == [share_look(v).text for row in share.flip(0).tolist() for v in row]

@@ -72,18 +72,18 @@ def check_precision_and_recall(precision_and_recall: Callable) -> None:
         got = call(precision_and_recall, says, truth, case=case, hints=zero)
         if not isinstance(got, (tuple, list, torch.Tensor)) or len(got) != 2:
             raise NotYet(f"for {case} expected two numbers.", "return precision, recall")
-        found = "not a number, which is not an answer: where you divide by 0, the answer is 0."
+        found = "this is not a number: where you would divide by 0, the answer is 0."
         given = [as_number(one, case=case, hint=found) for one in got]
         right = int((says == truth).sum()) / len(says)
         f1 = 2 * want[0] * want[1] / (sum(want) or 1)
         for name, number, expected, other in zip(("precision", "recall"), given, want, want[::-1]):
             if abs(number - expected) < 1e-4:
                 continue
-            hint = "divide the yeses that are right: by all yeses, and by all that is true."
+            hint = "divide the right yes answers by all yes answers, and by all that is true."
             if abs(number - other) < 1e-4:
                 hint = "precision comes first, then recall: is it the other way round?"
             elif abs(number - right) < 1e-4:
-                hint = "that is the share of tokens where both agree, and counts each no as well."
+                hint = "that is the share of tokens where both agree: it also counts each no."
             elif abs(number - f1) < 1e-4:
                 hint = "that is F1, which is made of the two."
             raise NotYet(f"for {case} expected {name} {expected:.3g}, got {number:.3g}.", hint)
@@ -109,10 +109,10 @@ def check_without_feature(without: Callable) -> None:
             "all else stays: take one part out, do not add up the other features.": (
                 rest @ decoder / scale
             ),
-            "take out the feature's number times its direction. This took all along it.": (
+            "take out the feature's number times its direction, not everything along it.": (
                 hidden - along
             ),
-            "each token has a number of its own: this took the whole direction from all.": (
+            "each token has a number of its own: this took one whole direction from every token.": (
                 hidden - decoder[feature] / scale
             ),
             "one feature only: this takes all of them out.": hidden - codes @ decoder / scale,

@@ -85,7 +85,7 @@ def feature_html(
     share = len(rows) / len(codes.tokens)
     title = f"Feature {feature} fires on {share:.2%} of {len(codes.tokens):,} tokens"
     if not len(rows):
-        return f"<p><b>{title}.</b> It is dead: no text moves it.</p>"
+        return f"<p><b>{title}.</b> It is dead: it fires on no token.</p>"
     first: dict[int, tuple[int, float]] = {}  # the strongest token of each text
     for row, value in zip(rows.tolist(), values.tolist()):
         first.setdefault(int(codes.prompt[row]), (row, value))
@@ -100,7 +100,7 @@ def feature_html(
     heading = "text-align:left;font-weight:bold;padding:0 0 4px"
     texts = (
         f'<table style="border-collapse:collapse;{MONO};line-height:1.5">'
-        f'<caption style="{heading}">{title}, most of all here</caption>'
+        f'<caption style="{heading}">{title}, most strongly here</caption>'
         f"<tbody>{lines}</tbody></table>"
     )
     edges = torch.linspace(0, values[0].item(), BINS + 1)
@@ -111,7 +111,7 @@ def feature_html(
         )
         for low, high, count in zip(edges[:-1].tolist(), edges[1:].tolist(), counts)
     ]
-    histogram = bar_table(["how strong", "", "tokens"], bars, caption="How often it is how strong")
+    histogram = bar_table(["strength", "", "tokens"], bars, caption="How many tokens, by strength")
     best = promoted(model, tokenizer, features, feature)
     top = max(abs(score) for _, score in best) or 1
     rises = [

@@ -19,7 +19,7 @@ def _pairs(got: Any, case: str) -> list[tuple[int, int]]:
     found = []
     for pair in got:
         if not isinstance(pair, (list, tuple, Tensor)) or len(pair) != 2:
-            raise NotYet(f"for {case} {pair!r} is no pair of a layer and a head.", hint)
+            raise NotYet(f"for {case} {pair!r} is not a pair of a layer and a head.", hint)
         layer, head = (as_whole_number(number, case=case, hint=hint) for number in pair)
         found.append((layer, head))
     return found

@@ -98,7 +98,7 @@ def answer_ids(
     if lengths[0] != lengths[1]:
         raise ValueError(
             f"the clean prompt has {lengths[0]} tokens and the corrupted one {lengths[1]}: each "
-            "token takes the place of one, so give prompts of as many tokens"
+            "token of one replaces a token of the other, so give prompts of the same length"
         )
     if lengths[0] > MOST_TOKENS:
         raise ValueError(
@@ -250,8 +250,8 @@ def explore_patching(
         good, bad = (visible(answer, 20) for answer in typed()[1])
         told.value = escape(
             f"logit({good}) - logit({bad}): {view.runs[0]:.2f} in the clean run, "
-            f"{view.runs[1]:.2f} in the corrupted one. A cell: the share of the way from the "
-            "corrupted to the clean run that its patch goes."
+            f"{view.runs[1]:.2f} in the corrupted one. Each cell shows the share of this "
+            "difference that its patch brings back: 0 is the corrupted run, 1 the clean run."
         )
         show_cell()
 
