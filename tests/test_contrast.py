@@ -263,8 +263,8 @@ def test_candidate_layers_with_tied_embeddings_and_of_ones_own():
     ("which", "message"),
     [
         ("middle", 'are "low", "high" or layer numbers'),
-        (8, "layer 8 is this model's last"),
-        ([2, -1], "layer 8 is this model's last"),
+        (8, "layer 8 is the last layer"),
+        ([2, -1], "layer 8 is the last layer"),
         (9, "layer 9 is not in this model"),
         ([], "no layer was asked for"),
         (1.5, "is a whole number"),

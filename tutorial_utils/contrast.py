@@ -63,8 +63,8 @@ def candidate_layers(model: PreTrainedModel, which: str | int | Iterable[int] = 
     numbers = sorted(layer_numbers([which] if isinstance(which, int) else which, n))
     if numbers[-1] == n:
         raise ValueError(
-            f"layer {n} is this model's last: it is what the candidates are contrasted with, so "
-            f"pick from layers 0 to {n - 1}"
+            f"layer {n} is the last layer, and the candidates are contrasted with it: choose from "
+            f"layers 0 to {n - 1}"
         )
     return numbers
 

@@ -1,7 +1,7 @@
 """Activation patching: which activation, put into another run, changes the answer?
 
-Two prompts of as many tokens are run, and an activation of the one is put into the run of the other
-(Vig et al. 2020, arXiv:2004.12265; Meng et al. 2022, arXiv:2202.05262). By hand: the lesson on
+Two prompts with the same number of tokens are run, and an activation of one is put into the run of
+the other (Vig et al. 2020, arXiv:2004.12265; Meng et al. 2022, arXiv:2202.05262). By hand: the lesson on
 patching and steering. Attribution patching estimates the same from gradients (Nanda 2023,
 "Attribution Patching: Activation Patching At Industrial Scale"; Kramár et al. 2024,
 arXiv:2403.00745).
@@ -246,7 +246,8 @@ def _check_source(source: Mapping[int, Tensor], seq: int) -> None:
         if shape[1] != seq:
             raise ValueError(
                 f"the source has {shape[1]} tokens and the prompt has {seq}: each token takes the "
-                "activation of the token in its place, so choose prompts of as many tokens"
+                "activation of the token in its place, so choose prompts with the same number of "
+                "tokens"
             )
 
 

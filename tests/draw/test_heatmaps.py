@@ -62,7 +62,7 @@ def test_text_is_written_into_the_cells_and_can_be_read():
     figure = plot_layer_token_heatmap(values, ["a", "b"], text=[["$", " it"], [0.5, 12345.678]])
     assert texts(figure) == {(0, 0): "$", (1, 0): "␣it", (0, 1): "0.5", (1, 1): "12346"}
     assert [text.get_color() for text in figure.axes[0].texts][:2] == ["white", "black"]
-    assert figure.description.endswith('At the top stands, token by token: "0.5", "12,346".')
+    assert figure.description.endswith('The top row, token by token: "0.5", "12,346".')
     assert looks_right(figure)
     grey = plot_layer_token_heatmap(values, ["a", "b"], text=[["0", ""], ["", ""]], log=True)
     assert grey.axes[0].texts[0].get_color() == "black"  # 0 has no place on a log scale

@@ -52,7 +52,7 @@ def plot_layer_token_heatmap(
     said = heatmap_in_words(rows, tokens, layers=layers, label=label)
     if text is not None:
         cells = [cell if isinstance(cell, str) else in_words(float(cell)) for cell in text[-1]]
-        said += f" At the top stands, token by token: {listed(map(quoted, cells), 12)}."
+        said += f" The top row, token by token: {listed(map(quoted, cells), 12)}."
     return describe_figure(figure, f"{title}: {said}")
 
 
