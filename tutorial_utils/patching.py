@@ -1,8 +1,8 @@
 """Activation patching: which activation, put into another run, changes the answer?
 
 Two prompts with the same number of tokens are run, and an activation of one is put into the run of
-the other (Vig et al. 2020, arXiv:2004.12265; Meng et al. 2022, arXiv:2202.05262). By hand: the lesson on
-patching and steering. Attribution patching estimates the same from gradients (Nanda 2023,
+the other (Vig et al. 2020, arXiv:2004.12265; Meng et al. 2022, arXiv:2202.05262). By hand: the
+lesson on patching and steering. Attribution patching estimates the same from gradients (Nanda 2023,
 "Attribution Patching: Activation Patching At Industrial Scale"; Kramár et al. 2024,
 arXiv:2403.00745).
 """
