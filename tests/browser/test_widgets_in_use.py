@@ -72,7 +72,7 @@ def test_tokens_change_while_one_types(lesson: LabPage, loaded, follow):
 def told_of(choice) -> str:
     return (
         f"Kept: {int(choice.kept.sum()):,} of {len(choice.probs):,} tokens, with "
-        f"{choice.mass:.3f} of the probability. Entropy of what is drawn from: "
+        f"{choice.mass:.3f} of the probability. Entropy of the new distribution: "
         f"{choice.bits:.2f} bits."
     )
 

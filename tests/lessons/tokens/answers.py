@@ -17,8 +17,8 @@ next_pair = 2  #: expected a tuple of two strings, got int
 next_pair = ("ow", "er", "s")  #: expected a tuple of two strings
 next_pair = (["ow"], ["er"])  #: expected a tuple of two strings
 next_pair = count_pairs(words)  #: expected a tuple of two strings
-next_pair = ("l", "o")  #: nowhere neighbours
-next_pair = ("er", "ow")  #: nowhere neighbours
+next_pair = ("l", "o")  #: not a pair of neighbours
+next_pair = ("er", "ow")  #: not a pair of neighbours
 next_pair = ("l", "ow")  #: has the count 1, another pair has 2
 next_pair = (" n", "ow")  #: has the count 1, another pair has 2
 
@@ -45,7 +45,7 @@ answer_id = lambda prompt, answer: tokenizer(prompt + " " + answer)["input_ids"]
 answer_id = lambda p, a: tokenizer(p + " " + a)["input_ids"][
     len(tokenizer(p + " " + a)["input_ids"])
 ]
-answer_id = lambda p, a: {"Paris": right(p, a)}.get(a)  #: need not be a token of the vocabulary
+answer_id = lambda p, a: {"Paris": right(p, a)}.get(a)  #: a word may be several tokens
 answer_id = lambda prompt, answer: -1  #: the ids of the whole text are
 answer_id = lambda prompt, answer: str(right(prompt, answer))  #: expected an int
 answer_id = lambda prompt, answer: float(right(prompt, answer))  #: expected an int
@@ -58,12 +58,12 @@ byte_of = {symbol: byte for byte, symbol in symbol_of.items()}
 to_bytes = lambda token: bytes(byte_of[symbol] for symbol in token)
 #: Right
 decode_symbols = lambda tokens: to_bytes("".join(tokens)).decode("utf-8", errors="replace")
-decode_symbols = lambda tokens: "".join(tokens).replace("Ġ", " ")  #: turn symbol_of round
+decode_symbols = lambda tokens: "".join(tokens).replace("Ġ", " ")  #: invert symbol_of
 def decode_symbols(tokens):  #: a character can lie in two
     byte_of = {symbol: byte for byte, symbol in symbol_of.items()}
     parts = [bytes(byte_of[s] for s in token) for token in tokens]
     return "".join(part.decode(errors="replace") for part in parts)
-decode_symbols = lambda tokens: "".join(tokens)  #: turn symbol_of round
+decode_symbols = lambda tokens: "".join(tokens)  #: invert symbol_of
 #: a character can lie in two
 decode_symbols = lambda tokens: "".join(to_bytes(token).decode() for token in tokens)
 #: the bytes are UTF-8
@@ -71,9 +71,9 @@ decode_symbols = lambda tokens: "".join(chr(byte) for byte in to_bytes("".join(t
 decode_symbols = lambda tokens: to_bytes("".join(tokens)).decode()  #: errors="replace"
 #: errors="replace"
 decode_symbols = lambda tokens: to_bytes("".join(tokens)).decode(errors="ignore")
-#: turn symbol_of round
+#: invert symbol_of
 decode_symbols = lambda tokens: bytes(ord(s) % 256 for s in "".join(tokens)).decode()
 #: expected text, got list
 decode_symbols = lambda tokens: [to_bytes(token).decode(errors="replace") for token in tokens]
-decode_symbols = lambda tokens: " ".join(tokens)  #: turn symbol_of round
+decode_symbols = lambda tokens: " ".join(tokens)  #: invert symbol_of
 decode_symbols = lambda tokens: right(tokens) or " "  #: empty string

@@ -40,7 +40,7 @@ def choice_html(
     kept = bool(choice.kept[~shown].any())
     rows.append(_choice_row(f"the other {int((~shown).sum()):,}", *sums, kept))
     heads = ["token (␣ is a space)", "probability from 0 to 1"]
-    return bar_table([*heads, "above: the model's own", "below: drawn from"], rows)
+    return bar_table([*heads, "above: the model's own", "below: with the settings"], rows)
 
 
 def _choice_row(name: str, old: float, new: float, kept: bool) -> BarRow:
@@ -135,7 +135,7 @@ def explore_softmax(
     redraw()
     return Explorer(
         [prompt, *sliders, start, told, bars, message],
-        "move temperature, top-k, top-p and min-p, bars follow",
+        "move temperature, top-k, top-p and min-p, and see the bars change",
         code,
     )
 
@@ -144,6 +144,6 @@ def tell_choice(choice: FilteredChoice) -> str:
     """How much the filters keep, and the entropy of what is left, in one line of HTML."""
     return (
         f"Kept: <b>{int(choice.kept.sum()):,}</b> of {len(choice.probs):,} tokens, with "
-        f"<b>{choice.mass:.3f}</b> of the probability. Entropy of what is drawn from: "
+        f"<b>{choice.mass:.3f}</b> of the probability. Entropy of the new distribution: "
         f"<b>{choice.bits:.2f}</b> bits."
     )

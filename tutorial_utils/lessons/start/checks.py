@@ -39,7 +39,7 @@ def check_my_prompt(
     raise NotYet(found, hint)
 
 
-@exercise("four sizes of model in one to eight bytes a number.")
+@exercise("several sizes of model, with one to eight bytes per number.")
 def check_weights_gib(weights_gib: Callable) -> None:
     """`weights_gib(parameters, dtype)` is the size of the weights in GiB."""
     for parameters, dtype in [
@@ -60,5 +60,5 @@ def check_weights_gib(weights_gib: Callable) -> None:
         }
         if abs(got - want) > 1e-3 * want:
             near = [hint for hint, wrong in mistakes.items() if abs(got - wrong) < 1e-3 * wrong]
-            hint = near[0] if near else "parameters times bytes of each, over the bytes of one GiB."
+            hint = near[0] if near else "parameters times bytes of each, divided by 2**30."
             raise NotYet(f"for {case} expected {want:.4g}, got {got:.4g}.", hint)

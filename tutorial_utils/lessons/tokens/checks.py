@@ -13,7 +13,7 @@ from tutorial_utils.encoding import text_ids
 from tutorial_utils.lessons.exercise import NotYet, as_whole_number, call, exercise
 
 
-@exercise("no other pair comes more often in the tiny text now.")
+@exercise("no other pair is more frequent in the tiny text now.")
 def check_next_pair(next_pair: tuple[str, str], words: list[list[str]]) -> None:
     """`next_pair` is a most frequent pair of neighbours in `words`, lists of symbols."""
     counts = Counter(pair for word in words for pair in pairwise(word))
@@ -28,7 +28,7 @@ def check_next_pair(next_pair: tuple[str, str], words: list[list[str]]) -> None:
         raise NotYet(found, "a key of count_pairs(words) is such a tuple.")
     pair = (next_pair[0], next_pair[1])
     if pair not in counts:
-        found = f"{pair!r} are nowhere neighbours in `words`."
+        found = f"{pair!r} is not a pair of neighbours in `words`."
         raise NotYet(found, "count in `words` as it is after the merges, not in the tiny text.")
     if counts[pair] < best:
         found = f"{pair!r} has the count {counts[pair]}, another pair has {best}."
@@ -40,7 +40,7 @@ def check_answer_id(answer_id: Callable, tokenizer: PreTrainedTokenizerBase) -> 
     """`answer_id(prompt, answer)` is the id of the answer's first token, after a space."""
     hints = {
         "IndexError": "the space is part of the answer's first token: encode the prompt alone.",
-        "None": "is there a `return`? And a word need not be a token of the vocabulary: encode it.",
+        "None": "is there a `return`? And a word may be several tokens: encode it.",
     }
     for prompt, answer in [
         ("The capital of France is", "Paris"),
@@ -59,17 +59,17 @@ def check_answer_id(answer_id: Callable, tokenizer: PreTrainedTokenizerBase) -> 
         elif got == tokenizer(answer, add_special_tokens=False)["input_ids"][0]:
             hint = "that is the word with no space before it: a token keeps the space before it."
         elif got == whole[start - 1]:
-            hint = "that is the last token of the prompt: one place further."
+            hint = "that is the last token of the prompt: go one place further."
         elif got == whole[-1]:
             hint = "that is the last token of the answer: take its first."
         raise NotYet(f"for {answer!r} expected the id {whole[start]}, got {got}.", hint)
 
 
-@exercise("spaces, letters of several bytes, an emoji, and bytes that are no text.")
+@exercise("spaces, letters of several bytes, an emoji, and bytes that are not valid text.")
 def check_decode_symbols(decode_symbols: Callable) -> None:
     """`decode_symbols(tokens)` is the text of tokens written in GPT-2's byte symbols."""
     symbol_of = bytes_to_unicode()
-    turn = "turn symbol_of round: symbol to byte, for all 256 bytes."
+    turn = "invert symbol_of: symbol to byte, for all 256 bytes."
     join = "join the bytes of all tokens first: a character can lie in two of them."
     for case, raw, hint in [
         ("a plain sentence", [b"The", b" die", b" shows"], turn),
@@ -84,7 +84,7 @@ def check_decode_symbols(decode_symbols: Callable) -> None:
         want = b"".join(raw).decode("utf-8", errors="replace")
         got = call(decode_symbols, tokens, case=case, hints={"Decode": hint})
         if isinstance(got, bytes):
-            raise NotYet(f"for {case} these are bytes.", "bytes.decode() makes a text of them.")
+            raise NotYet(f"for {case} expected text, got bytes.", "bytes.decode() gives text.")
         if not isinstance(got, str):
             raise NotYet(f"for {case} expected text, got {type(got).__name__}.", "return a str.")
         if got != want:
