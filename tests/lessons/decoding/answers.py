@@ -10,7 +10,7 @@ tokens_kept = lambda probs, top_p: int((probs.cumsum(dim=-1) < top_p).sum()) + 1
 def tokens_kept(probs, top_p):  #: is kept too
     sums = probs.sort(descending=True).values.cumsum(dim=-1)
     return int((sums < top_p).sum())
-tokens_kept = lambda probs, top_p: int((sums_of(probs) < top_p).sum()) + 1  #: never more than all
+tokens_kept = lambda probs, top_p: int((sums_of(probs) < top_p).sum()) + 1  #: no more than all
 tokens_kept = lambda probs, top_p: 2.0  #: expected an int, one whole number, got 2.0
 tokens_kept = lambda probs, top_p: torch.tensor(right(probs, top_p) + 0.5)  #: expected an int
 tokens_kept = lambda probs, top_p: True  #: expected an int

@@ -111,7 +111,7 @@ def _breaks_well(output_of: Callable, model: _Model, case: str) -> None:
         output_of(model, model.layers[1], torch.randn(1, 4, 5))
     except RuntimeError as error:
         if "the layer broke" not in str(error):
-            raise NotYet(f"for {case} another error came: {error}", "let it pass on.") from None
+            raise NotYet(f"for {case} another error came up: {error}", "let it pass on.") from None
     except Exception as error:
         found = f"for {case} the error became {type(error).__name__}: {error}"
         raise NotYet(found, "use `finally` and not `except`, and return after it.") from None

@@ -99,7 +99,7 @@ def _norms(chosen: Chosen) -> str:
 
 def _changes(chosen: Chosen) -> str:
     names = [f"{before} → {after}" for before, after in pairwise(chosen.layers)]
-    title = "Distance from the picked layer before, over its norm (colours: log scale)"
+    title = "Distance from the picked layer before, relative to its norm (colours: log scale)"
     changes = residual_changes(chosen.activations, chosen.layers)
     return chosen.heatmap_by_token(changes, names, title)
 
@@ -122,7 +122,6 @@ def _coordinates(chosen: Chosen) -> str:
     return heatmap_html(values.abs(), chosen.names, ranks, title=title, text=cells)
 
 
-# What draws each view, and how many layers it needs.
 # What draws a view, how many layers it takes at least, and the code that gives its numbers.
 VIEWS: dict[str, tuple[Callable[[Chosen], str], int, str]] = {
     "norms": (_norms, 1, "residual_norms(activations, {layers})"),

@@ -38,7 +38,7 @@ def check_tokens_kept(tokens_kept: Callable) -> None:
         got = as_whole_number(got, case=case, hint="use int(...).")
         if got > len(probs):
             found = f"for {case} got {got}, and there are {len(probs)} tokens."
-            raise NotYet(found, "a sum of floats can stay a little below 1: never more than all.")
+            raise NotYet(found, "rounded, the sum can stay below 1: count no more than all.")
         if got != want:
             unsorted = int((probs.cumsum(dim=-1) < top_p).sum()) + 1
             hint = hints.get(got - want, "add up the most probable tokens first.")
@@ -65,11 +65,11 @@ def check_penalise(penalise: Callable) -> None:
         )
         mistakes = {
             "only the tokens that occur in `ids` are penalised.": everything,
-            "give back what you computed: these are the logits that came in.": logits,
+            "return what you computed: these are the logits that you were given.": logits,
         }
         got = as_tensor(call(penalise, logits, ids, penalty, case=case), case=case)
         if got.shape != logits.shape:
-            hint = "give back all logits, (vocab,), and change those of `ids` in them."
+            hint = "give back all logits, (vocab,), and change only those of `ids`."
         same_tensor(got, want, case=case, hint=hint, mistakes=mistakes)
 
 

@@ -34,8 +34,8 @@ SAID_TWICE = 50  # tokens, at most, that are said twice for the induction scores
 SCORES = {
     "previous token": "how much of its attention goes to the token before, on average",
     "first token": "how much of its attention goes to the first token, on average",
-    "induction": "with the prompt said twice: how much goes to what came after the same token the "
-    "first time (the patterns are those of the prompt said once)",
+    "induction": "with the prompt said twice: how much of its attention goes to the token that "
+    "came after the same token the first time (the patterns are those of the prompt said once)",
 }
 CODE = """import torch
 

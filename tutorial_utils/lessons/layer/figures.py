@@ -55,11 +55,14 @@ def plot_rotary(
     add_legend(right, right.lines, list(scores), fontsize=9)
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
-    said = ", ".join(f"{label}: {in_words(as_array(v)[0])}" for label, (_, v) in scores.items())
+    said = "; ".join(
+        f"{label}, distance {distances[0]}: {in_words(as_array(values)[0])}"
+        for label, (distances, values) in scores.items()
+    )
     return describe_figure(
         figure,
         f"{title}. Left, the angle per token falls from {in_words(turns[0])} for the first pair to "
-        f"{in_words(turns[-1])} for the last. Right, the score by distance, at the first: {said}.",
+        f"{in_words(turns[-1])} for the last. Right, the score by distance: {said}.",
     )
 
 
@@ -153,7 +156,7 @@ def plot_gate(
     axes = below.twinx()
     x = np.linspace(min(values.min(), -4), max(values.max(), 4), 200, dtype=np.float32)
     axes.plot(x, as_array(function(torch.from_numpy(x))), color=OKABE_ITO[4], linewidth=2)
-    axes.set_ylabel("what it makes of it (line)")
+    axes.set_ylabel("output of the function (line)")
     for each in (below, axes):
         each.spines[["top"]].set_visible(False)
     low, high = in_words(values.min()), in_words(values.max())
