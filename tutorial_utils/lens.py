@@ -146,11 +146,24 @@ def lens_choices(
     for first in range(0, len(streams), together):
         some = [stream.to(streams[-1].device) for stream in streams[first : first + together]]
         for rows in torch.stack(some).flatten(0, -2).split(size):
-            probs, ids = unembed(model, rows).detach().float().softmax(dim=-1).topk(k)
+            logits = unembed(model, rows).detach()
+            probs, ids = _top(logits.softmax(dim=-1, dtype=torch.float32), k)
             best.append((probs.cpu(), ids.cpu()))
     shape = (len(streams), *streams[0].shape[:-1], k)
     probs, ids = (torch.cat(parts).reshape(shape) for parts in zip(*best, strict=True))
     return probs, ids.masked_fill(probs.isnan(), -1)
+
+
+def _top(probs: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """As `probs.topk(k)`, but faster: the words (rows, vocab) are looked through in blocks.
+
+    The k best words lie in the k blocks whose best words are best.
+    """
+    size = math.gcd(probs.shape[-1], 256)
+    blocks = probs.unflatten(-1, (-1, size))  # (rows, blocks, size)
+    some = blocks.amax(dim=-1).topk(min(k, blocks.shape[1])).indices
+    values, places = blocks.take_along_dim(some[..., None], dim=1).flatten(1).topk(k)
+    return values, some.gather(1, places // size) * size + places % size
 
 
 def _stacked(activations: Mapping[int, Tensor], layers: Iterable[int] | None) -> dict[int, Tensor]:
