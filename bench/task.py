@@ -14,7 +14,7 @@ Job = Callable[[], Tensor]
 SEQ, LONG, PROMPTS, BATCH = 9, 128, 96, 16
 WORDS = "the dog was happy and went to a park with Anna who saw one red ball near her house".split()
 SCORED = 7, 9  # the tokens whose logits are compared
-TOP_K, STEPS, RATE, ROWS, BLOCK = 8, 50, 0.001, 512, 1024  # of sparse features
+TOP_K, STEPS, RATE, ROWS, BLOCK = 8, 50, 0.003, 512, 1024  # of sparse features
 
 
 class Task:

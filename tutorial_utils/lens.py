@@ -135,19 +135,20 @@ def lens_choices(
 
     Both are `(layers, batch, seq, k)`, best first, float32 and whole numbers, on the CPU. Where the
     logits are not finite the probabilities are NaN and the ids -1. In memory at once are the logits
-    of at most 256 positions, fewer where a vocabulary is large: 64 MB in float32.
+    of at most 512 positions, fewer where a vocabulary is large: 64 MB in float32.
     By hand: the lesson on the logit lens.
     """
     streams = [activations[i] for i in _picked(activations, layers)]
     vocab = model.config.get_text_config(decoder=True).vocab_size
-    size = max(1, min(256, 2**24 // vocab))  # positions
+    size = max(1, min(512, 2**24 // vocab))  # positions
     together = max(1, size // streams[0][..., 0].numel())  # layers
     best = []
     for first in range(0, len(streams), together):
         some = [stream.to(streams[-1].device) for stream in streams[first : first + together]]
         for rows in torch.stack(some).flatten(0, -2).split(size):
-            logits = unembed(model, rows).detach()
-            probs, ids = _top(logits.softmax(dim=-1, dtype=torch.float32), k)
+            logits = unembed(model, rows).detach().float()
+            # In place: to make room for as many probabilities takes longer than the softmax.
+            probs, ids = _top(torch.softmax(logits, dim=-1, out=logits), k)
             best.append((probs.cpu(), ids.cpu()))
     shape = (len(streams), *streams[0].shape[:-1], k)
     probs, ids = (torch.cat(parts).reshape(shape) for parts in zip(*best, strict=True))
