@@ -21,7 +21,7 @@ from tqdm import tqdm
 from tutorial_utils import harvest_activations, read_harvest
 
 SHARDS, LONGEST, SHORTEST = 20, 90, 4
-PROMPTS = {"pocket-llama": 200, "smollm2": 20}  # in a shard
+PROMPTS = {"pocket-llama": 400, "smollm2": 20}  # in a shard
 LAYERS = {"the middle layer": "middle", "all layers": "all"}
 
 

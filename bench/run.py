@@ -51,8 +51,10 @@ def main() -> None:
     parser.add_argument("--skip", help="leave out rows with this in their name")
     parser.add_argument("--jobs", type=int, default=5, help="rounds of the whole jobs (5)")
     parser.add_argument("--core", type=int, default=0, help="the core to run on (0)")
-    parser.add_argument("--machine", help="the machine in words, for the page")
+    here = "one core of this machine"
+    parser.add_argument("--machine", default=here, help="the machine in words, for the page")
     arguments = parser.parse_args()
+    machine = arguments.machine
     pythons = {group: environment(group) for group in groups()}
     os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
     if hasattr(os, "sched_setaffinity"):
@@ -71,20 +73,21 @@ def main() -> None:
             show(name, rows[name])
             order = [report.row_name(*row) for row in report.ROWS]
             results["rows"] = {other: rows[other] for other in order if other in rows}
-            results["date"] = str(date.today())
+            results |= {"date": str(date.today()), "machine": machine}
             RESULTS.write_text(json.dumps(results, indent=1) + "\n")
     if arguments.jobs:
         in_jobs = {group: workers[group] for group in JOB_GROUPS}
         results["jobs"], results["harvest"] = {}, {}
-        results["jobs_on"] = f"{arguments.machine or 'this machine'}, on {date.today()}"
+        results["jobs_on"] = f"{machine}, on {date.today()}"
         for model, folder in (("pocket-llama", SHIPPED), (SMOLLM2, smollm2)):
             results["jobs"][model] = measure_jobs(in_jobs, folder, arguments.jobs)
             RESULTS.write_text(json.dumps(results, indent=1) + "\n")
-            results["harvest"][model] = processes.measure(model, folder, min(3, arguments.jobs))
+            if os.cpu_count() > 1:
+                rounds = min(3, arguments.jobs)
+                results["harvest"][model] = processes.measure(model, folder, rounds)
             RESULTS.write_text(json.dumps(results, indent=1) + "\n")
     results["memory"] = memory(readers)
     results["import_ms"], results["installed_bytes"] = import_ms(), installed_bytes()
-    results["machine"] = arguments.machine or results.get("machine", "one core of this machine")
     RESULTS.write_text(json.dumps(results, indent=1) + "\n")
     report.main()
 

@@ -146,20 +146,20 @@ def lens_choices(
     for first in range(0, len(streams), together):
         some = [stream.to(streams[-1].device) for stream in streams[first : first + together]]
         for rows in torch.stack(some).flatten(0, -2).split(size):
-            logits = unembed(model, rows).detach().float()
-            # In place: to make room for as many probabilities takes longer than the softmax.
-            probs, ids = _top(torch.softmax(logits, dim=-1, out=logits), k)
+            probs, ids = _best(unembed(model, rows).detach().float(), k)
             best.append((probs.cpu(), ids.cpu()))
     shape = (len(streams), *streams[0].shape[:-1], k)
     probs, ids = (torch.cat(parts).reshape(shape) for parts in zip(*best, strict=True))
     return probs, ids.masked_fill(probs.isnan(), -1)
 
 
-def _top(probs: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """As `probs.topk(k)`, but faster: the words (rows, vocab) are looked through in blocks.
+def _best(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """As `logits.softmax(dim=-1).topk(k)` on (rows, vocab), but faster; writes over the logits.
 
-    The k best words lie in the k blocks whose best words are best.
+    To make room for as many probabilities would take longer than the softmax. And the k best words
+    lie in the k blocks of words whose best words are best, so that few blocks are searched.
     """
+    probs = torch.softmax(logits, dim=-1, out=logits)
     size = math.gcd(probs.shape[-1], 256)
     blocks = probs.unflatten(-1, (-1, size))  # (rows, blocks, size)
     some = blocks.amax(dim=-1).topk(min(k, blocks.shape[1])).indices
