@@ -10,7 +10,7 @@ import tempfile
 
 import torch
 from peers import nnsight, sae_lens, transformer_lens
-from task import RATE, ROWS, SCORED, STEPS, TOP_K, Job, Task, mixed
+from task import RATE, ROWS, STEPS, TOP_K, Job, Task, mixed
 
 
 def plain(task: Task) -> dict[str, Job]:
@@ -59,7 +59,7 @@ def plain(task: Task) -> dict[str, Job]:
         task.model(task.long)
         for handle in handles:
             handle.remove()
-        one, other = task.model.lm_head.weight[[*SCORED]]
+        one, other = task.model.lm_head.weight[task.scored]
         scale = (found["stream"].square().mean() + norm.variance_epsilon).rsqrt()
         direction = scale * norm.weight * (one - other)
         size, heads = task.layers[0].self_attn.head_dim, []
@@ -142,7 +142,7 @@ def ours(task: Task) -> dict[str, Job]:
         return torch.cat([*read_attention(task.model, task.long).values()])
 
     def attribution():
-        found = attribute_logits(task.model, task.long, *SCORED)
+        found = attribute_logits(task.model, task.long, *task.scored)
         parts = found.embedding, found.attention[0], found.mlp[0], found.heads[0].flatten()
         return torch.cat(parts)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from task import RATE, ROWS, SCORED, STEPS, TOP_K, Job, Task, mixed
+from task import RATE, ROWS, STEPS, TOP_K, Job, Task, mixed
 
 
 def nnsight(task: Task) -> dict[str, Job]:
@@ -95,7 +95,7 @@ def transformer_lens(task: Task) -> dict[str, Job]:
     @torch.no_grad()
     def attribution():
         _, cache = folded.run_with_cache(task.long)
-        tokens = dict(zip(("tokens", "incorrect_tokens"), SCORED))
+        tokens = dict(zip(("tokens", "incorrect_tokens"), task.scored))
 
         def logits(stack):
             return cache.logit_attrs(stack, pos_slice=-1, **tokens)[:, 0]

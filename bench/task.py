@@ -13,7 +13,6 @@ from torch import Tensor, nn
 Job = Callable[[], Tensor]
 SEQ, LONG, PROMPTS, BATCH = 9, 128, 96, 16
 WORDS = "the dog was happy and went to a park with Anna who saw one red ball near her house".split()
-SCORED = 7, 9  # the tokens whose logits are compared
 TOP_K, STEPS, RATE, ROWS, BLOCK = 8, 50, 0.003, 512, 1024  # of sparse features
 
 
@@ -33,6 +32,7 @@ class Task:
         rows = [self.tokens(seed, length) for seed, length in enumerate(lengths, start=3)]
         self.texts = [tokenizer.decode(row, skip_special_tokens=True) for row in rows]
         self.source = self.stream(self.other)
+        self.scored = [tokenizer(word)["input_ids"][-1] for word in ("dog", "house")]
         self.long = torch.tensor([self.tokens(0, LONG)])  # for heads and attribution
 
     def tokens(self, seed: int, count: int) -> list[int]:
@@ -40,7 +40,9 @@ class Task:
         return self.tokenizer(text)["input_ids"][:count]
 
     def score(self, logits: Tensor) -> Tensor:
-        return logits[:, 7] - logits[:, 9]
+        """The lead of one of the two scored tokens, (batch,), of logits (batch, vocab)."""
+        one, other = self.scored
+        return logits[:, one] - logits[:, other]
 
     @cached_property
     def eager(self) -> nn.Module:
