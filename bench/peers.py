@@ -122,6 +122,8 @@ def sae_lens(task: Task) -> dict[str, Job]:
         sizes = {"d_in": hidden, "d_sae": 4 * hidden, "k": TOP_K}
         scaled = {"normalize_activations": "expected_average_only_in", "decoder_init_norm": 1.0}
         sae = TopKTrainingSAE(TopKTrainingSAEConfig(**sizes, **scaled))
+        # It begins at 0 unless told otherwise; the others begin at the mean.
+        sae.b_dec.data = hidden**0.5 / task.rows.norm(dim=1).mean() * task.rows.mean(dim=0)
         steps = {"total_training_samples": STEPS * ROWS, "train_batch_size_samples": ROWS}
         rates = {"lr": RATE, "lr_end": RATE / 10, "lr_decay_steps": STEPS // 5}
         batches = iter(mixed(task.rows, torch.Generator().manual_seed(0)))
