@@ -55,12 +55,17 @@ class Task:
 
     @cached_property
     def rows(self) -> Tensor:
-        """The middle layer (rows, hidden) of all texts, without their first tokens."""
+        """The middle layer (rows, hidden) of all texts, without their first tokens.
+
+        Without the few others, too, that are many times as long: the loss would be about them.
+        """
         middle, found = len(self.layers) // 2, []
         for ids, last in self.batches():
             hidden = self.stream(ids, [middle])[middle]
             found += [row[1 : end + 1] for row, end in zip(hidden, last)]
-        return torch.cat(found)
+        rows = torch.cat(found)
+        lengths = rows.norm(dim=1)
+        return rows[lengths < 10 * lengths.median()]
 
     @torch.no_grad()
     def stream(self, ids: Tensor, layers: list[int] | None = None) -> dict[int, Tensor]:
