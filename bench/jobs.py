@@ -6,90 +6,11 @@ tool, on a model of its own; what came out is compared with plain code before it
 
 from __future__ import annotations
 
-import random
 import tempfile
-from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
-
-Job = Callable[[], Tensor]
-SEQ, PROMPTS, BATCH = 9, 96, 16
-WORDS = "the dog was happy and went to a park with Anna who saw one red ball near her house".split()
-
-
-class Task:
-    """What all tools are given: a prompt, another, and texts of 4 to 90 tokens in no order."""
-
-    def __init__(self, model: nn.Module, tokenizer) -> None:
-        self.model, self.tokenizer = model, tokenizer
-        self.layers = model.model.layers
-        self.kept = [len(self.layers) * part // 3 for part in (1, 2, 3)]  # of the harvest
-        self.ids, self.other = (torch.tensor([self.tokens(seed, SEQ)]) for seed in (1, 2))
-        self.prompt = tokenizer.decode(self.ids[0], skip_special_tokens=True)
-        self.ids = tokenizer(self.prompt, return_tensors="pt")["input_ids"]
-        self.other = self.other[:, : self.ids.shape[1]]
-        lengths = [4 + i * 86 // (PROMPTS - 1) for i in range(PROMPTS)]
-        random.Random(0).shuffle(lengths)
-        rows = [self.tokens(seed, length) for seed, length in enumerate(lengths, start=3)]
-        self.texts = [tokenizer.decode(row, skip_special_tokens=True) for row in rows]
-        self.source = self.stream(self.other)
-
-    def tokens(self, seed: int, count: int) -> list[int]:
-        text = " ".join(random.Random(seed).choices(WORDS, k=2 * count))
-        return self.tokenizer(text)["input_ids"][:count]
-
-    def score(self, logits: Tensor) -> Tensor:
-        return logits[:, 7] - logits[:, 9]
-
-    @torch.no_grad()
-    def stream(self, ids: Tensor, layers: list[int] | None = None) -> dict[int, Tensor]:
-        """Layers 1 to n by one hook each."""
-        kept, handles = {}, []
-        for number in layers or range(1, len(self.layers) + 1):
-
-            def keep(module, args, output, number=number):
-                kept[number] = output[0] if isinstance(output, tuple) else output
-
-            handles.append(self.layers[number - 1].register_forward_hook(keep))
-        self.model(ids)
-        for handle in handles:
-            handle.remove()
-        return kept
-
-    def batches(self) -> list[tuple[Tensor, Tensor]]:
-        """Ids, padded on the right, and the place of each last token; as the texts come."""
-        found = []
-        for first in range(0, PROMPTS, BATCH):
-            rows = self.tokenizer(self.texts[first : first + BATCH])["input_ids"]
-            ids = torch.zeros(BATCH, max(map(len, rows)), dtype=torch.long)
-            for row, tokens in zip(ids, rows):
-                row[: len(tokens)] = torch.tensor(tokens)
-            found.append((ids, torch.tensor([len(tokens) - 1 for tokens in rows])))
-        return found
-
-    def last_tokens(self, stream: Callable[[Tensor, list[int]], list[Tensor]]) -> Tensor:
-        """The last token of each text, (layers, texts, hidden), also written to disk."""
-        rows = []
-        for ids, last in self.batches():
-            kept = stream(ids, self.kept)
-            rows.append(torch.stack([hidden[range(BATCH), last] for hidden in kept]))
-        whole = torch.cat(rows, dim=1)
-        with tempfile.NamedTemporaryFile(suffix=".pt") as file:
-            torch.save(whole, file.name)
-        return whole
-
-    def five_best(self, stream: list[Tensor]) -> Tensor:
-        """Probabilities of the five best of each layer and token."""
-        with torch.no_grad():
-            logits = [self.model.lm_head(self.model.model.norm(hidden)) for hidden in stream]
-            return torch.stack([z.float().softmax(-1).topk(5).values for z in logits])
-
-    def each_place(self) -> list[tuple[int, int]]:
-        return [(i, t) for i in range(1, len(self.layers) + 1) for t in range(self.ids.shape[1])]
-
-    def table(self, scores: list[Tensor]) -> Tensor:
-        return torch.cat(scores).view(len(self.layers), -1)
+from peers import nnsight, sae_lens, transformer_lens
+from task import RATE, ROWS, STEPS, TOP_K, Job, Task, mixed
 
 
 def plain(task: Task) -> dict[str, Job]:
@@ -114,16 +35,89 @@ def plain(task: Task) -> dict[str, Job]:
     def lens():
         return task.five_best([*task.stream(task.ids).values()])
 
-    return {"patching": patching, "harvest": harvest, "lens": lens}
+    @torch.no_grad()
+    def heads():
+        return torch.cat(task.eager(task.long, output_attentions=True).attentions)
+
+    @torch.no_grad()
+    def attribution():
+        """With the scale of the final norm kept, a logit is a sum over the parts."""
+        found, handles = {}, []
+
+        def keep(name, module, *, takes=False):
+            def hook(module, args, output):
+                found[name] = (args[0] if takes else output)[0, -1]
+
+            handles.append(module.register_forward_hook(hook))
+
+        norm, count = task.model.model.norm, len(task.layers)
+        keep("embedding", task.model.model.embed_tokens)
+        keep("stream", norm, takes=True)
+        for number, layer in enumerate(task.layers):
+            keep(("heads", number), layer.self_attn.o_proj, takes=True)
+            keep(("mlp", number), layer.mlp)
+        task.model(task.long)
+        for handle in handles:
+            handle.remove()
+        one, other = task.model.lm_head.weight[task.scored]
+        scale = (found["stream"].square().mean() + norm.variance_epsilon).rsqrt()
+        direction = scale * norm.weight * (one - other)
+        size, heads = task.layers[0].self_attn.head_dim, []
+        for number, layer in enumerate(task.layers):
+            back = direction @ layer.self_attn.o_proj.weight  # what each of its inputs adds
+            heads.append((found["heads", number] * back).view(-1, size).sum(dim=1))
+        mlp = torch.stack([found["mlp", number] for number in range(count)]) @ direction
+        heads = torch.stack(heads)
+        parts = (found["embedding"] @ direction)[None], heads.sum(dim=1), mlp, heads.flatten()
+        return torch.cat(parts)
+
+    def features():
+        """As in the lesson on sparse features."""
+        generator = torch.Generator().manual_seed(0)
+        count, hidden = 4 * task.rows.shape[1], task.rows.shape[1]
+        scale = hidden**0.5 / task.rows.norm(dim=1).mean()
+        decoder = torch.randn(count, hidden, generator=generator)
+        decoder /= decoder.norm(dim=1, keepdim=True)
+        weights = [decoder.T.clone(), torch.zeros(count), decoder, scale * task.rows.mean(dim=0)]
+        encoder, encoder_bias, decoder, bias = [weight.requires_grad_() for weight in weights]
+        adam, batches = torch.optim.Adam(weights, lr=RATE), mixed(task.rows, generator)
+        for step in range(STEPS):
+            adam.param_groups[0]["lr"] = RATE * min(1, 5 * (STEPS - step) / STEPS)
+            x = scale * next(batches)
+            values, places = ((x - bias) @ encoder + encoder_bias).topk(TOP_K)
+            z = torch.zeros(len(x), count).scatter(1, places, values.relu())
+            loss = (z @ decoder + bias - x).pow(2).sum(dim=1).mean()
+            adam.zero_grad()
+            loss.backward()
+            adam.step()
+            with torch.no_grad():
+                decoder /= decoder.norm(dim=1, keepdim=True)
+        with torch.no_grad():
+            values, places = ((scale * task.rows - bias) @ encoder + encoder_bias).topk(TOP_K)
+            z = torch.zeros(len(task.rows), count).scatter(1, places, values.relu())
+            return task.left_over((z @ decoder + bias) / scale)
+
+    return {
+        "patching": patching,
+        "harvest": harvest,
+        "lens": lens,
+        "heads": heads,
+        "attribution": attribution,
+        "features": features,
+    }
 
 
 def ours(task: Task) -> dict[str, Job]:
     from tutorial_utils import (
+        attribute_logits,
+        encode_features,
         harvest_activations,
         lens_choices,
         patch_each,
         read_activations,
+        read_attention,
         read_harvest,
+        train_features,
     )
 
     def patching(**options):
@@ -144,81 +138,39 @@ def ours(task: Task) -> dict[str, Job]:
     def estimate():
         return patching(approximate=True)
 
-    return {"patching": patching, "harvest": harvest, "lens": lens, "estimate": estimate}
+    def heads():
+        return torch.cat([*read_attention(task.model, task.long).values()])
+
+    def attribution():
+        found = attribute_logits(task.model, task.long, *task.scored)
+        parts = found.embedding, found.attention[0], found.mlp[0], found.heads[0].flatten()
+        return torch.cat(parts)
+
+    def features():
+        sizes = {"n_features": 4 * task.rows.shape[1], "top_k": TOP_K}
+        training = {"steps": STEPS, "batch": ROWS, "learning_rate": RATE}
+        layer = len(task.layers) // 2
+        found = train_features(task.model, task.rows, layer, **sizes, **training)
+        again = encode_features(found, task.rows) @ found.decoder + found.bias
+        return task.left_over(again / found.scale)
+
+    return {
+        "patching": patching,
+        "harvest": harvest,
+        "lens": lens,
+        "estimate": estimate,
+        "heads": heads,
+        "attribution": attribution,
+        "features": features,
+    }
 
 
-def nnsight(task: Task) -> dict[str, Job]:
-    from nnsight import NNsight
-
-    wrapped = NNsight(task.model)
-
-    def patching():
-        scores = []
-        for number, token in task.each_place():
-            vector = task.source[number][:, token]
-            with torch.no_grad(), wrapped.trace(task.ids):
-                wrapped.model.layers[number - 1].output[:, token] = vector
-                logits = wrapped.lm_head.output[:, -1].save()
-            scores.append(task.score(logits))
-        return task.table(scores)
-
-    def stream(ids, numbers):
-        kept = []
-        with torch.no_grad(), wrapped.trace(ids):
-            kept = [wrapped.model.layers[number - 1].output.save() for number in numbers]
-            kept.save()
-        return kept
-
-    def harvest():
-        return task.last_tokens(stream)
-
-    def lens():
-        return task.five_best(stream(task.ids, range(1, len(task.layers) + 1)))
-
-    return {"patching": patching, "harvest": harvest, "lens": lens}
-
-
-def transformer_lens(task: Task) -> dict[str, Job]:
-    from transformer_lens.model_bridge import TransformerBridge
-
-    name = str(task.model.config.name_or_path)
-    given = {"hf_model": task.model, "tokenizer": task.tokenizer, "device": "cpu"}
-    bridge = TransformerBridge.boot_transformers(name, **given)
-
-    @torch.no_grad()
-    def patching():
-        scores = []
-        for number, token in task.each_place():
-
-            def put(hidden, hook, number=number, token=token):
-                hidden[:, token] = task.source[number][:, token]
-                return hidden
-
-            hooks = [(f"blocks.{number - 1}.hook_out", put)]
-            scores.append(task.score(bridge.run_with_hooks(task.ids, fwd_hooks=hooks)[:, -1]))
-        return task.table(scores)
-
-    @torch.no_grad()
-    def stream(ids, numbers):
-        names = [f"blocks.{number - 1}.hook_out" for number in numbers]
-        _, cache = bridge.run_with_cache(ids, names_filter=names)
-        return [cache[name] for name in names]
-
-    def harvest():
-        return task.last_tokens(stream)
-
-    @torch.no_grad()
-    def lens():
-        best = []
-        for hidden in stream(task.ids, range(1, len(task.layers) + 1)):
-            logits = bridge.unembed(bridge.ln_final(hidden))
-            best.append(logits.float().softmax(-1).topk(5).values)
-        return torch.stack(best)
-
-    return {"patching": patching, "harvest": harvest, "lens": lens}
-
-
-GROUPS = {"ours": ours, "nnsight": nnsight, "transformer-lens": transformer_lens}
+GROUPS = {
+    "ours": ours,
+    "nnsight": nnsight,
+    "transformer-lens": transformer_lens,
+    "sae-lens": sae_lens,
+}
 
 
 def prepare(group: str, folder: str) -> dict[str, Job]:

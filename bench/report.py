@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from statistics import median, quantiles
+from statistics import median
+
+from report_jobs import harvests, job_bars, jobs_were_measured, quartiles, table, whole_jobs
 
 HERE = Path(__file__).resolve().parent
 DOCS = HERE.parent / "docs"
@@ -46,10 +48,6 @@ def gaps(results: dict) -> str:
         if names
     ]
     return "\n\n".join(told) or f"All {len(ROWS)} rows were measured, with {PAIRS} pairs or more."
-
-
-def quartiles(values: list[float]) -> list[float]:
-    return quantiles(values, n=4, method="inclusive")
 
 
 def spread(row: dict) -> float:
@@ -118,11 +116,6 @@ def bars(results: dict) -> list[tuple[str, bool, str]]:
     return found
 
 
-def table(header: list[str], lines: list[list[str]]) -> str:
-    lines = [header, ["---"] + ["---:"] * (len(header) - 1), *lines]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
 def times(results: dict) -> str:
     """One table for each model: tools down, inputs across."""
     text = []
@@ -159,56 +152,6 @@ def wins(results: dict) -> list[str]:
                     f"spread of {spread(row):.3f}"
                 )
     return lines or ["Nowhere in this run."]
-
-
-# The job, and how many times as long the fastest other tool is to take.
-JOBS = {"patching": 5, "harvest": 2, "lens": 2}
-
-
-def job_bars(results: dict) -> list[tuple[str, bool, str]]:
-    """What was promised of whole jobs, on the real model."""
-    found = []
-    for job, factor in JOBS.items():
-        times = results.get("jobs", {}).get("smollm2", {}).get(job)
-        if times:
-            others = {tool: median(v) for tool, v in times.items() if tool != "ours, seconds"}
-            best = min(others, key=others.get)
-            name = f"{job} on SmolLM2: the fastest other tool takes at least {factor} times as long"
-            found.append((name, others[best] >= factor, f"{best}, {others[best]:.2f}"))
-    estimate = results.get("jobs", {}).get("smollm2", {}).get("estimate")
-    if estimate:
-        passes = 1 / median(estimate["bare pass"])
-        name = "patching of all layers and tokens, estimated on SmolLM2: at most 5 bare passes"
-        found.append((name, passes <= 5, f"{passes:.2f}"))
-    return found
-
-
-def whole_jobs(results: dict) -> str:
-    """A table for each model: jobs down, tools across."""
-    text = []
-    for model, jobs in results.get("jobs", {}).items():
-        tools = list(dict.fromkeys(tool for times in jobs.values() for tool in times))
-        lines = []
-        for job, times in jobs.items():
-            cells = [
-                ""
-                if tool not in times
-                else f"{median(times[tool]):.3g}"
-                if len(times[tool]) < 2
-                else "{1:.3g} ({0:.3g}–{2:.3g})".format(*quartiles(times[tool]))
-                for tool in tools
-            ]
-            lines.append([job, str(len(times["ours, seconds"])), *cells])
-        text += [f"### {model}", table(["job", "rounds", *tools], lines)]
-    return "\n\n".join(text) or "Not measured yet."
-
-
-def jobs_were_measured(results: dict) -> str:
-    where = results.get("jobs_on", "the same machine and day")
-    return (
-        "Times as multiples of ours, median and in brackets quartiles of the rounds. Ours are\n"
-        f"in seconds of processor time. Measured on {where}."
-    )
 
 
 def page(results: dict) -> str:
@@ -251,6 +194,8 @@ def page(results: dict) -> str:
             "## Whole jobs",
             jobs_were_measured(results),
             whole_jobs(results),
+            "## The harvest, by one process and by two",
+            harvests(results),
             "## Memory on 12 x 512, 1 x 512 tokens, in MiB",
             "Peak is the most that was allocated above the weights at any time. Kept is what the\n"
             "result holds afterwards.",

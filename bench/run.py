@@ -27,8 +27,10 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 
+import processes  # noqa: E402
 import report  # noqa: E402
 from jobs import GROUPS as JOB_GROUPS  # noqa: E402
+from tools import GROUPS as TOOL_GROUPS  # noqa: E402
 
 from models import SHIPPED  # noqa: E402
 from tutorial_utils.models.gguf import SMOLLM2, find_smollm2, unpack  # noqa: E402
@@ -49,13 +51,16 @@ def main() -> None:
     parser.add_argument("--skip", help="leave out rows with this in their name")
     parser.add_argument("--jobs", type=int, default=5, help="rounds of the whole jobs (5)")
     parser.add_argument("--core", type=int, default=0, help="the core to run on (0)")
-    parser.add_argument("--machine", help="the machine in words, for the page")
+    here = "one core of this machine"
+    parser.add_argument("--machine", default=here, help="the machine in words, for the page")
     arguments = parser.parse_args()
+    machine = arguments.machine
     pythons = {group: environment(group) for group in groups()}
     os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {arguments.core})  # the workers inherit it
     workers = {group: Worker(python, group) for group, python in pythons.items()}
+    readers = {group: workers[group] for group in TOOL_GROUPS}
     smollm2 = unpack(find_smollm2(), SMOLLM2)
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"rows": {}}
     results["versions"] = {group: worker.ask("versions") for group, worker in workers.items()}
@@ -64,28 +69,31 @@ def main() -> None:
         name = report.row_name(model, batch, seq)
         if arguments.rows in name and not (arguments.skip and arguments.skip in name):
             rows = results["rows"]
-            rows[name] = measure(workers, (model, batch, seq), arguments.rounds, arguments.most)
+            rows[name] = measure(readers, (model, batch, seq), arguments.rounds, arguments.most)
             show(name, rows[name])
             order = [report.row_name(*row) for row in report.ROWS]
             results["rows"] = {other: rows[other] for other in order if other in rows}
-            results["date"] = str(date.today())
+            results |= {"date": str(date.today()), "machine": machine}
             RESULTS.write_text(json.dumps(results, indent=1) + "\n")
     if arguments.jobs:
         in_jobs = {group: workers[group] for group in JOB_GROUPS}
-        results["jobs"] = {}
-        results["jobs_on"] = f"{arguments.machine or 'this machine'}, on {date.today()}"
+        results["jobs"], results["harvest"] = {}, {}
+        results["jobs_on"] = f"{machine}, on {date.today()}"
         for model, folder in (("pocket-llama", SHIPPED), (SMOLLM2, smollm2)):
             results["jobs"][model] = measure_jobs(in_jobs, folder, arguments.jobs)
             RESULTS.write_text(json.dumps(results, indent=1) + "\n")
-    results["memory"] = memory(workers)
+            if os.cpu_count() > 1:
+                rounds = min(3, arguments.jobs)
+                results["harvest"][model] = processes.measure(model, folder, rounds)
+            RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+    results["memory"] = memory(readers)
     results["import_ms"], results["installed_bytes"] = import_ms(), installed_bytes()
-    results["machine"] = arguments.machine or results.get("machine", "one core of this machine")
     RESULTS.write_text(json.dumps(results, indent=1) + "\n")
     report.main()
 
 
 def groups() -> list[str]:
-    """The names of the environments; tools.py itself needs torch, which is not known here."""
+    """The names of the environments."""
     return ["ours", *requirements()]
 
 

@@ -187,6 +187,18 @@ def test_choices_are_the_best_of_the_softmax(llama):
     torch.testing.assert_close(some, probs[[4, 0]])
 
 
+@pytest.mark.parametrize("vocab", [1536, 1531, 512])  # six blocks of words, none, two
+@pytest.mark.parametrize("k", [1, 9])
+def test_choices_of_vocabularies_that_do_and_do_not_fall_into_blocks(vocab, k):
+    model = tiny("llama", {"vocab_size": vocab})
+    activations = read_activations(model, **inputs_of(model), layers=[1, 4])
+    probs, ids = lens_choices(model, activations, k=k)
+    for row, logits in enumerate(logit_lens(model, activations).values()):
+        best = logits.softmax(dim=-1).topk(k)
+        torch.testing.assert_close(probs[row], best.values)
+        assert torch.equal(ids[row], best.indices)
+
+
 @pytest.fixture
 def rows(monkeypatch):
     """How many positions each call of `unembed` inside the package is given."""
@@ -201,10 +213,10 @@ def rows(monkeypatch):
 
 
 def test_choices_hold_the_logits_of_few_positions_at_once(llama, rows):
-    ids = torch.randint(3, 128, (3, 100))
+    ids = torch.randint(3, 128, (6, 100))
     activations = read_activations(llama, ids)
     probs, _ = lens_choices(llama, activations)
-    assert max(rows) == 256 and sum(rows) == 5 * 3 * 100
+    assert max(rows) == 512 and sum(rows) == 5 * 6 * 100
     expected = unembed(llama, activations[3]).softmax(dim=-1).topk(5).values
     torch.testing.assert_close(probs[3], expected)
 

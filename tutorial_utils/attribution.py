@@ -9,6 +9,7 @@ counted: what a part changes through later layers is not included.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any, NamedTuple
 
 import torch
@@ -16,10 +17,16 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 from transformers import PreTrainedModel
 
-from tutorial_utils.activations.heads import read_heads
+from tutorial_utils.activations.heads import record_heads
 from tutorial_utils.activations.inputs import check_options
 from tutorial_utils.activations.layers import locate
-from tutorial_utils.activations.parts import find_norm_behind, read_parts
+from tutorial_utils.activations.parts import (
+    choose,
+    decoder_layers,
+    find_norm_behind,
+    in_order,
+    record_parts,
+)
 from tutorial_utils.activations.record_and_edit import read_activations
 from tutorial_utils.lens import unembed
 
@@ -72,20 +79,27 @@ def attribute_logits(
     """
     check_options(model, inputs, "attribute_logits", ("token", "other"))
     layers, name = locate(model).layers, type(model).__name__
-    last: dict[str, Any] = {**inputs, "positions": "last"}
-    recorded = [h[:, 0] for h in read_activations(model, input_ids, **last).values()]
-    stream = torch.stack([h.float().cpu() for h in recorded])  # (layers + 1, batch, hidden)
-    parts, heads = {}, []
-    for part in ("attention", "mlp"):
+    numbers = decoder_layers(model, None)
+    pick = choose("last", inputs.get("attention_mask"))
+    with ExitStack() as stack:  # all in one pass
         try:
-            given = read_parts(model, input_ids, part, **last)
+            kept = {
+                part: stack.enter_context(record_parts(model, part, numbers, pick, len(input_ids)))
+                for part in ("attention", "mlp")
+            }
         except ValueError as error:
             raise ValueError(NO_SUM.format(name, error)) from error
-        rows = [hidden[:, 0].float().cpu() for hidden in given.values()]
+        apart = stack.enter_context(record_heads(model, numbers, pick))
+        given: dict[str, Any] = {**inputs, "positions": "last"}
+        recorded = [h[:, 0] for h in read_activations(model, input_ids, **given).values()]
+    stream = torch.stack([h.float().cpu() for h in recorded])  # (layers + 1, batch, hidden)
+    parts, heads = {}, []
+    for part, found in kept.items():
+        rows = [hidden[:, 0].float().cpu() for hidden in in_order(found, numbers).values()]
         behind = [_behind(layer, part, row) for layer, row in zip(layers, rows)]
         parts[part] = torch.stack([linear(row) for linear, row in zip(behind, rows)])
         if part == "attention":  # each: (batch, head, 1, hidden)
-            each = read_heads(model, input_ids, [*given], **last).values()
+            each = in_order(apart, numbers).values()
             heads = [f(h[:, :, 0].transpose(0, 1).float().cpu()) for f, h in zip(behind, each)]
     _check_parts(parts["attention"] + parts["mlp"], stream, model)
     norm, gradient, at_zero, total = _last_steps(model, recorded[-1], token, other)

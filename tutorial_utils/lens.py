@@ -135,22 +135,36 @@ def lens_choices(
 
     Both are `(layers, batch, seq, k)`, best first, float32 and whole numbers, on the CPU. Where the
     logits are not finite the probabilities are NaN and the ids -1. In memory at once are the logits
-    of at most 256 positions, fewer where a vocabulary is large: 64 MB in float32.
+    of at most 512 positions, fewer where a vocabulary is large: 64 MB in float32.
     By hand: the lesson on the logit lens.
     """
     streams = [activations[i] for i in _picked(activations, layers)]
     vocab = model.config.get_text_config(decoder=True).vocab_size
-    size = max(1, min(256, 2**24 // vocab))  # positions
+    size = max(1, min(512, 2**24 // vocab))  # positions
     together = max(1, size // streams[0][..., 0].numel())  # layers
     best = []
     for first in range(0, len(streams), together):
         some = [stream.to(streams[-1].device) for stream in streams[first : first + together]]
         for rows in torch.stack(some).flatten(0, -2).split(size):
-            probs, ids = unembed(model, rows).detach().float().softmax(dim=-1).topk(k)
+            probs, ids = _best(unembed(model, rows).detach().float(), k)
             best.append((probs.cpu(), ids.cpu()))
     shape = (len(streams), *streams[0].shape[:-1], k)
     probs, ids = (torch.cat(parts).reshape(shape) for parts in zip(*best, strict=True))
     return probs, ids.masked_fill(probs.isnan(), -1)
+
+
+def _best(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """As `logits.softmax(dim=-1).topk(k)` on (rows, vocab), but faster; writes over the logits.
+
+    To make room for as many probabilities would take longer than the softmax. And the k best words
+    lie in the k blocks of words whose best words are best, so that few blocks are searched.
+    """
+    probs = torch.softmax(logits, dim=-1, out=logits)
+    size = math.gcd(probs.shape[-1], 256)
+    blocks = probs.unflatten(-1, (-1, size))  # (rows, blocks, size)
+    some = blocks.amax(dim=-1).topk(min(k, blocks.shape[1])).indices
+    values, places = blocks.take_along_dim(some[..., None], dim=1).flatten(1).topk(k)
+    return values, some.gather(1, places // size) * size + places % size
 
 
 def _stacked(activations: Mapping[int, Tensor], layers: Iterable[int] | None) -> dict[int, Tensor]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import report
+import report_jobs
 import run
 from packaging.requirements import Requirement
 
@@ -82,19 +83,39 @@ def jobs(best: float, bare: float) -> dict:
     """As run.py writes them: of two other tools the faster one takes `best` times as long."""
     times = {"ours, seconds": [1.0] * 3, "plain": [9.0] * 3, "nnsight": [best] * 3}
     estimate = {"ours, seconds": [1.0] * 3, "bare pass": [bare] * 3}
-    found = {**dict.fromkeys(report.JOBS, times), "estimate": estimate}
+    found = {**dict.fromkeys(report_jobs.JOBS, times), "estimate": estimate}
     return {"jobs": {"smollm2": found, "pocket-llama": found}}
 
 
 def test_whole_jobs_that_are_fast_enough_or_not():
-    told = report.job_bars(jobs(best=5.5, bare=0.25))
+    told = report_jobs.job_bars(jobs(best=5.5, bare=0.25))
     assert len(told) == 4 and all(is_met for _, is_met, _ in told)
-    told = report.job_bars(jobs(best=1.9, bare=0.1))
+    told = report_jobs.job_bars(jobs(best=1.9, bare=0.1))
     assert not any(is_met for _, is_met, _ in told)
     assert [text for _, _, text in told] == ["nnsight, 1.90"] * 3 + ["10.00"]
-    assert report.job_bars(results()) == []
-    text = report.whole_jobs(jobs(best=5.5, bare=0.25))
+    assert report_jobs.job_bars(results()) == []
+    text = report_jobs.whole_jobs(jobs(best=5.5, bare=0.25))
     assert "### pocket-llama" in text and "| 3 | 1 (1–1) | 9 (9–9) | 5.5 (5.5–5.5) |" in text
+
+
+def harvest(two: float) -> dict:
+    """As processes.py finds it: one process makes 100 tokens per second, of 1000 bytes each."""
+    rates = {"1": [100.0] * 3, "2": [two] * 3}
+    rates |= {"1, with start-up": [50.0] * 3, "2, with start-up": [75.0] * 3}
+    case = {"tokens": 500, "bytes": 500_000, "tokens per second": rates}
+    return {"harvest": {"smollm2": {"all layers": case}}}
+
+
+def test_the_harvest_by_processes():
+    [(_, is_met, text)] = report_jobs.job_bars(harvest(two=190.0))
+    assert is_met and text == "smollm2, all layers: 1.90"
+    [(_, is_met, _)] = report_jobs.job_bars(harvest(two=179.0))
+    assert not is_met
+    text = report_jobs.harvests(harvest(two=200.0))
+    assert "| smollm2, all layers | 500 | 100 | 200 | 2.00 | 1.50 | 0.2 |" in text
+    # 1 million tokens are 1 GB, and take 10,000 seconds by one process.
+    assert "| smollm2, all layers | 1 | 2.8 | 1.4 | 1,000 | 2,778 | 1,389 |" in text
+    assert report_jobs.harvests(results()) == "Not measured yet."
 
 
 def test_rows_that_were_not_measured_are_named():

@@ -73,33 +73,21 @@ def read_head_outputs(
     return _read(model, input_ids, layers, positions, inputs, lambda heads, *_: heads)
 
 
+Look = Callable[[Tensor, Tensor, int, Callable[[Tensor], Tensor]], Tensor]
+
+
 def _read(
     model: nn.Module,
     input_ids: Tensor,
     layers: Layers,
     positions: Positions,
     inputs: dict,
-    look: Callable[[Tensor, Tensor, int, Callable[[Tensor], Tensor]], Tensor],
+    look: Look,
 ) -> dict[int, Tensor]:
-    """Run the model and return `look(heads, output, layer, matrix)` for each layer."""
-    kept: dict[int, Tensor] = {}
-    pick = choose(positions, inputs.get("attention_mask"))
-
-    def hook_of(layer: int, count: int) -> Callable:
-        def hook(matrix: nn.Module, args: tuple, kwargs: dict, output: Tensor) -> None:
-            def run(mixed: Tensor) -> Tensor:
-                # The module's own code is used: it may be Conv1D, quantized, or have an adapter.
-                # `forward` skips its hooks, which have changed this input already.
-                return matrix.forward(mixed, *args[1:], **kwargs)
-
-            kept[layer] = look(pick(_side_by_side(args[0], count)), pick(output), layer, run)
-
-        return hook
-
+    """Run the model and return what `record_heads` keeps."""
     numbers = decoder_layers(model, layers)
-    found = [(number, *_output_matrix(model, number)) for number in numbers]
-    hooks = [(matrix.register_forward_hook, hook_of(n, count)) for n, matrix, count in found]
-    with hooked_modules(locate(model), hooks):
+    pick = choose(positions, inputs.get("attention_mask"))
+    with record_heads(model, numbers, pick, look) as kept:
         run_up_to(max(numbers), model, input_ids, positions, inputs)
     return in_order(kept, numbers)
 
@@ -123,6 +111,31 @@ def _apart(heads: Tensor, whole: Tensor, layer: int, run: Callable[[Tensor], Ten
             f"to {gap:.2g} is missing, where the largest number is {largest:.2g}"
         )
     return apart
+
+
+@contextmanager
+def record_heads(
+    model: nn.Module, numbers: list[int], pick: Callable[[Tensor], Tensor], look: Look = _apart
+) -> Iterator[dict[int, Tensor]]:
+    """Keep `look(heads, output, layer, matrix)` of these decoder layers, in a pass in the block."""
+    kept: dict[int, Tensor] = {}
+
+    def hook_of(layer: int, count: int) -> Callable:
+        def hook(matrix: nn.Module, args: tuple, kwargs: dict, output: Tensor) -> None:
+            def run(mixed: Tensor) -> Tensor:
+                # The module's own code is used: it may be Conv1D, quantized, or have an adapter.
+                # `forward` skips its hooks, which have changed this input already.
+                return matrix.forward(mixed, *args[1:], **kwargs)
+
+            heads = pick(_side_by_side(args[0], count))
+            kept[layer] = look(heads, pick(output), layer, run)
+
+        return hook
+
+    found = [(number, *_output_matrix(model, number)) for number in numbers]
+    hooks = [(matrix.register_forward_hook, hook_of(n, count)) for n, matrix, count in found]
+    with hooked_modules(locate(model), hooks):
+        yield kept
 
 
 @contextmanager

@@ -154,18 +154,27 @@ def read_parts(
     inputs of the model. By hand: the lesson on patching and steering.
     """
     check_options(model, inputs, "read_parts", ("part", *OPTIONS))
-    kept: dict[int, Tensor] = {}
     numbers = decoder_layers(model, layers)
     pick = choose(positions, inputs.get("attention_mask"))
+    with record_parts(model, part, numbers, pick, len(input_ids)) as kept:
+        run_up_to(max(numbers), model, input_ids, positions, inputs)
+    return in_order(kept, numbers)
+
+
+@contextmanager
+def record_parts(
+    model: nn.Module, part: str, numbers: list[int], pick: Callable[[Tensor], Tensor], batch: int
+) -> Iterator[dict[int, Tensor]]:
+    """Keep what `pick` takes of a part's output in these decoder layers, in a pass in the block."""
+    kept: dict[int, Tensor] = {}
     with ExitStack() as stack:
         for layer in numbers:
 
             def keep(given: Tensor, layer: int = layer) -> None:
                 kept[layer] = pick(given)
 
-            stack.enter_context(hooked_part(model, part, layer, len(input_ids), keep))
-        run_up_to(max(numbers), model, input_ids, positions, inputs)
-    return in_order(kept, numbers)
+            stack.enter_context(hooked_part(model, part, layer, batch, keep))
+        yield kept
 
 
 @contextmanager
