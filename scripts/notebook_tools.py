@@ -100,6 +100,7 @@ def kernel_environment(**extra: str) -> dict[str, str]:
         # A model this small gains nothing from a second thread, and loses much if a thread has to
         # wait for a busy core: on a busy machine one lesson took 10 s with one, 137 s with two.
         "OMP_NUM_THREADS": "1",
+        "OMP_WAIT_POLICY": "PASSIVE",  # where a lesson gets two, on SmolLM2: as `make lab` sets it
         "HF_HUB_OFFLINE": "1",
         "TUTORIAL_PROGRESS": os.devnull,  # what runs here is not the reader's progress
         "HF_HUB_CACHE": str(ROOT / "build" / "no-models-here"),

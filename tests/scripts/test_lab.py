@@ -168,5 +168,8 @@ def test_nobody_is_asked_about_news_and_no_kernel_warns(server, tmp_path):
     client.load_connection_file()
     client.start_channels()
     client.wait_for_ready(timeout=120)
+    policy = {"policy": "__import__('os').environ['OMP_WAIT_POLICY']"}
+    reply = client.execute("", user_expressions=policy, reply=True, timeout=60)["content"]
+    assert "PASSIVE" in str(reply["user_expressions"])
     client.stop_channels()
     assert "encrypt" not in (tmp_path / "log.txt").read_text()
