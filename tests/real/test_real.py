@@ -22,6 +22,7 @@ from tutorial_utils.lessons.real import read_result
 
 THREADS = {"OMP_NUM_THREADS": "2"}
 WITH_RESULT = [path for path in LESSONS if real.made_by(read(path)) is not None]
+LESSON_OF = {real.result_file(read(lesson)).parent.name: lesson for lesson in WITH_RESULT}
 BARS = sorted((ROOT / "tests" / "lessons").rglob("test_smollm2.py"))
 FOUR_BITS = [lesson_on(subject) for subject in ("hooks", "the logit lens", "patching")]
 every_lesson = pytest.mark.parametrize("lesson", LESSONS, ids=lambda path: path.stem)
@@ -73,13 +74,13 @@ def load_bars(path: Path) -> ModuleType:
 
 @pytest.mark.parametrize("path", BARS, ids=lambda path: path.parent.name)
 def test_bars(path):
-    found = {
-        real.result_file(read(lesson)).parent.name: run_on_smollm2(lesson).result
-        for lesson in WITH_RESULT
-    }
     module = load_bars(path)
-    # Results of another kind, over seeds of the shipped model, are the stored ones.
-    module.read_result = lambda topic, *kind: read_result(topic, *kind) if kind else found[topic]
+
+    def result_of(topic: str, *kind: str) -> Any:
+        # Results of another kind, over seeds of the shipped model, are the stored ones.
+        return read_result(topic, *kind) if kind else run_on_smollm2(LESSON_OF[topic]).result
+
+    module.read_result = result_of
     bars = [test for name, test in vars(module).items() if name.startswith("test_")]
     assert bars
     for test in bars:
