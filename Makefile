@@ -42,7 +42,7 @@ test-browser: setup  ## Uses the widgets in a real browser (on Debian as root, i
 test-real:  ## Runs the lessons on SmolLM2 (93 MB), moves their widgets, and checks what they find.
 	@TUTORIAL_MODEL=smollm2 $(MAKE) --no-print-directory setup
 	@.venv/bin/python -m pip install -q --disable-pip-version-check --no-deps 'bitsandbytes>=0.45'
-	@NOTEBOOK_SECONDS=$${NOTEBOOK_SECONDS:-60} .venv/bin/python -m pytest tests/real -rA -q
+	@NOTEBOOK_SECONDS=$${NOTEBOOK_SECONDS:-60} .venv/bin/python -m pytest tests/real tests/models/test_quantize.py -rA -q
 
 test-versions: setup  ## Runs all tests on the oldest, the newest and one set of versions between (hours, 15 GB).
 	@.venv/bin/python scripts/version_sets.py

