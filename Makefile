@@ -6,7 +6,7 @@ PORT ?= 8888
 export IP PORT
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lab test wheels test-fast test-browser test-versions notebooks site slides bench
+.PHONY: help setup lab test wheels test-fast test-browser test-real test-versions notebooks site slides real bench
 .PHONY: pocket-llama format lint
 
 help:  ## This list.
