@@ -1,4 +1,4 @@
-"""The hours that the README tells are those of the lessons' first cells."""
+"""The hours of the README and the minutes of the guide are those of the lessons' first cells."""
 
 from __future__ import annotations
 
@@ -10,11 +10,18 @@ import pytest
 from notebook_tools import LESSONS, ROOT, read
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+GUIDE = (ROOT / "docs/instructor-guide.md").read_text(encoding="utf-8")
+SECTIONS = re.findall(r"^\| \[\d\d\]\(\.\./([^)]+)\) \| (.+) \| (\d+) \|$", GUIDE, re.M)
+PLANS = re.findall(r"^\*\*(?:90 minutes|Half a day|A full day).*\n\n((?:\|.*\n)+)", GUIDE, re.M)
 ROUTES = re.findall(r"^\| ([^|]+): [^|]+\| (\[[^|]+) \| ([\d.]+) \|$", README, re.M)
 
 
 def minutes(lesson: Path) -> int:
     """What the lesson's first cell says, with its exercises."""
+    return sum(reading_and_exercises(lesson))
+
+
+def reading_and_exercises(lesson: Path) -> tuple[int, int]:
     nb = read(lesson)
     line = re.search(r"^\*\*Time\*\*: .*", nb.cells[0].source, re.M)[0]
     headings = re.findall(
@@ -23,7 +30,8 @@ def minutes(lesson: Path) -> int:
     exercises = sum(map(int, headings))
     told = re.search(r"(\d+) for the exercises", line)
     assert told is None or int(told[1]) == exercises, lesson.name
-    return int(re.search(r"(\d+) minutes", line)[1]) + ("included" not in line) * exercises
+    told_in_all = int(re.search(r"(\d+) minutes", line)[1])
+    return told_in_all - ("included" in line) * exercises, exercises
 
 
 def test_the_whole_series():
@@ -45,3 +53,20 @@ def test_there_are_four_routes():
 def test_the_readme_names_all_lessons():
     rows = re.findall(r"^\| \[\d\d [^\]]+\]\((notebooks/[^)]+)\) \|", README, re.M)
     assert [ROOT / path for path in rows] == LESSONS
+
+
+@pytest.mark.parametrize("lesson", LESSONS, ids=lambda path: path.stem)
+def test_the_guides_sections_take_as_long_as_their_lesson(lesson):
+    """Beam search is beside the lesson's time; sections that are not listed take a few minutes."""
+    rows = [(what, int(m)) for path, what, m in SECTIONS if ROOT / path == lesson]
+    listed = sum(m for what, m in rows if "beam search" not in what)
+    reading, _ = reading_and_exercises(lesson)
+    assert reading - 6 <= listed <= reading
+
+
+def test_the_plans_fill_their_time():
+    taken = []
+    for plan in PLANS:
+        rows = re.findall(r"^\| (\d+) \| (.+) \|$", plan, re.M)
+        taken.append(sum(int(m) for m, what in rows if what not in ("Break", "Lunch")))
+    assert taken == [90, 210, 360]
