@@ -1,4 +1,4 @@
-"""Turns results.json into docs/benchmarks.md and docs/benchmarks.png: `make bench` ends with it."""
+"""Turns results.json into docs/benchmarks.md and docs/benchmarks.png, as `make bench` does last."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ROWS = [
     for seq in (16, 128, 512)
 ]
 PAIRS = 30
-PEERS = {  # the tool, and by how much the reader is to be ahead on the tiny model
+PEERS = {  # how many times as long as the reader the tool takes at least, on the tiny model
     "nnsight": 1.2,
     "nnterp": 1.4,
     "pyvene": 1.15,
@@ -38,7 +38,7 @@ def row_name(model: str, batch: int, seq: int) -> str:
 
 
 def gaps(results: dict) -> str:
-    """What this run leaves open: rows that were not measured, or with too few pairs."""
+    """What this run leaves open: rows that were not measured, or that have too few pairs."""
     rows = results["rows"]
     missing = [name for name in (row_name(*row) for row in ROWS) if name not in rows]
     few = [name for name, row in rows.items() if row["pairs"] < PAIRS]
@@ -47,7 +47,7 @@ def gaps(results: dict) -> str:
         for what, names in (("Rows not measured", missing), (f"Fewer than {PAIRS} pairs", few))
         if names
     ]
-    return "\n\n".join(told) or f"All {len(ROWS)} rows were measured, with {PAIRS} pairs or more."
+    return "\n\n".join(told) or f"All {len(ROWS)} rows were measured, with at least {PAIRS} pairs."
 
 
 def spread(row: dict) -> float:
@@ -60,7 +60,7 @@ def middle(row: dict, tool: str) -> float:
 
 
 def bars(results: dict) -> list[tuple[str, bool, str]]:
-    """What was promised, whether it is so on the rows measured, and the numbers."""
+    """Each promise, whether the measured rows keep it, and the numbers."""
     rows, memory = results["rows"], results["memory"]
     found = []
 
@@ -69,18 +69,18 @@ def bars(results: dict) -> list[tuple[str, bool, str]]:
         missed = [row for row in excess if excess[row] > 0]
         text = f"on {len(rows) - len(missed)} of {len(rows)} rows"
         if missed:
-            text += f"; furthest off on {worst}, by {excess[worst]:.3f}; all: {'; '.join(missed)}"
+            text += f"; worst on {worst}, by {excess[worst]:.3f}; missed on: {'; '.join(missed)}"
         found.append((name, not missed, text))
 
     over(
-        "`record_activations`, all layers: median within the control's spread of minimal hooks",
+        "`record_activations`, all layers: no slower than minimal hooks, within the control's spread",
         {
             name: middle(row, RECORD) - middle(row, "minimal hooks") - spread(row)
             for name, row in rows.items()
         },
     )
     over(
-        "no other tool faster than `read_activations` by more than the control's spread",
+        "no other tool is faster than `read_activations` by more than the control's spread",
         {
             name: middle(row, READ) - min(middle(row, tool) for tool in OTHERS) - spread(row)
             for name, row in rows.items()
@@ -90,7 +90,7 @@ def bars(results: dict) -> list[tuple[str, bool, str]]:
     for peer, factor in PEERS.items() if tiny else ():
         ahead = {name: middle(row, peer) / middle(row, READ) for name, row in tiny.items()}
         text = ", ".join(f"{name.split(', ')[1]}: {value:.2f}" for name, value in ahead.items())
-        name = f"on the tiny model {peer} takes at least {factor} times as long"
+        name = f"on the tiny model, `{peer}` takes at least {factor} times as long as ours"
         found.append((name, min(ahead.values()) >= factor, text))
     long = {n: r for n, r in rows.items() if n.startswith("12 x 512") and n.endswith("x 512")}
     for tool, most in ((READ, 0.98), ("read, first quarter", 0.27)):
@@ -106,7 +106,7 @@ def bars(results: dict) -> list[tuple[str, bool, str]]:
         found.append((name, value <= most, f"{value:.1f} MiB"))
     for tool, tokens in ((READ, 512), (LAST, 1)):
         kept, wanted = memory[tool]["kept"], 13 * tokens * 512 * 4
-        name = f"{tool}: kept bytes are layers x positions x hidden x bytes per number"
+        name = f"{tool}: the result takes layers x positions x hidden x bytes per number"
         found.append((name, kept == wanted, f"{kept:,} of {wanted:,}"))
     value = results["import_ms"]
     found.append(("importing `tutorial_utils`: at most 50 ms", value <= 50, f"{value:.1f} ms"))
@@ -140,7 +140,7 @@ def times(results: dict) -> str:
 
 
 def wins(results: dict) -> list[str]:
-    """Where another tool was faster than the reader, and whether the control could tell."""
+    """Where another tool was faster than the reader, and if by more than the control's spread."""
     lines = []
     for name, row in results["rows"].items():
         for tool in OTHERS:
@@ -148,8 +148,8 @@ def wins(results: dict) -> list[str]:
             if ahead > 0:
                 told = "more" if ahead > spread(row) else "less"
                 lines.append(
-                    f"- {name}: {tool}, by {ahead:.3f} of a bare pass, {told} than the control's "
-                    f"spread of {spread(row):.3f}"
+                    f"- {name}: {tool} is faster by {ahead:.3f} of a bare pass, {told} than the "
+                    f"control's spread of {spread(row):.3f}"
                 )
     return lines or ["Nowhere in this run."]
 
@@ -169,8 +169,8 @@ def page(results: dict) -> str:
     return "\n\n".join(
         [
             "# Benchmarks",
-            "What it costs to read activations, with this package and with others. The page and\n"
-            "its figure are made by `make bench`, from `bench/results.json`.",
+            "What it costs to read activations, with this package and with other tools.\n"
+            "`make bench` makes this page and its figure from `bench/results.json`.",
             f"Measured on {results['machine']}, on {results['date']}. "
             + "Versions: "
             + ", ".join(f"{name} {version}" for name, version in versions.items())
@@ -179,16 +179,16 @@ def page(results: dict) -> str:
                 if others == {own}
                 else f"; transformers {', '.join(sorted(others))}, by environment."
             ),
-            "Command: `make bench`, or for some rows `python bench/run.py --rows '6 x 128'`.",
+            "Command: `make bench`. For some rows only: `python bench/run.py --rows '6 x 128'`.",
             "## How",
             (HERE / "method.md").read_text().strip(),
             "## What was promised",
             gaps(results),
-            table(["promise", "kept on these rows", "measured"], verdicts),
+            table(["promise", "kept", "measured"], verdicts),
             "## Where another tool is faster than `read_activations`, all layers",
             "\n".join(wins(results)),
             "## Time, as a multiple of the bare forward pass",
-            "Median of the pairs, in brackets the quartiles.",
+            "Each cell gives the median of the pairs, and the quartiles in brackets.",
             "![Each tool's time as a multiple of the bare forward pass](benchmarks.png)",
             times(results),
             "## Whole jobs",
@@ -197,8 +197,8 @@ def page(results: dict) -> str:
             "## The harvest, by one process and by two",
             harvests(results),
             "## Memory on 12 x 512, 1 x 512 tokens, in MiB",
-            "Peak is the most that was allocated above the weights at any time. Kept is what the\n"
-            "result holds afterwards.",
+            "Peak is the most memory in use at any time, without the weights. Kept is the memory\n"
+            "that the result takes afterwards.",
             table(["tool", "peak", "kept"], memory),
         ]
     )
