@@ -73,7 +73,7 @@ def bars(results: dict) -> list[tuple[str, bool, str]]:
         found.append((name, not missed, text))
 
     over(
-        "`record_activations`, all layers: no slower than minimal hooks, within the control's spread",
+        "`record_activations`, all layers: as fast as minimal hooks, within the control's spread",
         {
             name: middle(row, RECORD) - middle(row, "minimal hooks") - spread(row)
             for name, row in rows.items()
