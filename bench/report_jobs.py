@@ -1,10 +1,10 @@
-"""What the page says of whole jobs and of the harvest."""
+"""What the page says about whole jobs and the harvest."""
 
 from __future__ import annotations
 
 from statistics import median, quantiles
 
-# The job, and how many times as long the fastest other tool is to take.
+# The job: how many times as long the fastest other tool takes at least.
 JOBS = {"patching": 5, "harvest": 2, "lens": 2}
 
 
@@ -18,7 +18,7 @@ def table(header: list[str], lines: list[list[str]]) -> str:
 
 
 def job_bars(results: dict) -> list[tuple[str, bool, str]]:
-    """What was promised of whole jobs, on the real model."""
+    """The promises about whole jobs, on the real model."""
     found = []
     for job, factor in JOBS.items():
         times = results.get("jobs", {}).get("smollm2", {}).get(job)
@@ -30,7 +30,7 @@ def job_bars(results: dict) -> list[tuple[str, bool, str]]:
     estimate = results.get("jobs", {}).get("smollm2", {}).get("estimate")
     if estimate:
         passes = 1 / median(estimate["bare pass"])
-        name = "patching of all layers and tokens, estimated on SmolLM2: at most 5 bare passes"
+        name = "estimate on SmolLM2: patching of all layers and tokens in at most 5 bare passes"
         found.append((name, passes <= 5, f"{passes:.2f}"))
     ratios = {
         f"{model}, {layers}": median(b / a for a, b in zip(*(rate[of] for of in "12")))
@@ -39,7 +39,7 @@ def job_bars(results: dict) -> list[tuple[str, bool, str]]:
         for rate in [case["tokens per second"]]
     }
     if ratios:
-        name = "harvest: two processes on two cores at least 1.8 times one, without start-up"
+        name = "harvest: two processes on two cores, at least 1.8 times as fast, without start-up"
         text = ", ".join(f"{case}: {ratio:.2f}" for case, ratio in ratios.items())
         found.append((name, min(ratios.values()) >= 1.8, text))
     return found
@@ -68,13 +68,14 @@ def whole_jobs(results: dict) -> str:
 def jobs_were_measured(results: dict) -> str:
     where = results.get("jobs_on", "the same machine and day")
     return (
-        "Times as multiples of ours, median and in brackets quartiles of the rounds. Ours are\n"
-        f"in seconds of processor time. Measured on {where}."
+        "Our times are in seconds of processor time, and the others are multiples of ours. Each\n"
+        "cell gives the median of the rounds, and the quartiles in brackets. Measured on\n"
+        f"{where}."
     )
 
 
 def harvests(results: dict) -> str:
-    """Rates of the harvest, and what they make of a million and a billion tokens."""
+    """Rates of the harvest, and what a million and a billion tokens take at these rates."""
     rates, sizes = [], []
     for model, cases in results.get("harvest", {}).items():
         for layers, case in cases.items():
@@ -98,11 +99,11 @@ def harvests(results: dict) -> str:
     long = ["", "1 million: GB", "hours, one", "hours, two"]
     return "\n\n".join(
         [
-            "Every token is kept, in float32. Medians of the rounds, by the clock. Each process\n"
-            "has one thread, on a core of its own. Both ways write the same files, which are\n"
-            "compared. Rates count from when the models are loaded until the last file is on disk.",
+            "All tokens are kept, in float32. Rates are medians of the rounds, in elapsed time.\n"
+            "Each process has one thread and its own core. We check that both ways write the same\n"
+            "files. Rates count from when the models are loaded until the last file is on disk.",
             table(header, rates),
-            "At these rates, which count the writing, a million and a billion tokens take:",
+            "At these rates, which include writing, a million and a billion tokens take:",
             table([*long, *(name.replace("million", "billion") for name in long[1:])], sizes),
         ]
     )

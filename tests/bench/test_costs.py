@@ -68,9 +68,9 @@ def test_bars_that_are_met():
 @pytest.mark.parametrize(
     ("changed", "missed"),
     [
-        ({report.RECORD: [2.1] * 3}, "median within the control's spread of minimal hooks"),
-        ({"pyvene": [0.85] * 3}, "no other tool faster than `read_activations`"),
-        ({"nnterp": [1.2] * 3}, "nnterp takes at least 1.4 times as long"),
+        ({report.RECORD: [2.1] * 3}, "as fast as minimal hooks, within the control's spread"),
+        ({"pyvene": [0.85] * 3}, "no other tool is faster than `read_activations`"),
+        ({"nnterp": [1.2] * 3}, "`nnterp` takes at least 1.4 times as long"),
         ({report.READ: [0.99] * 3}, "at most 0.98 of the bare pass"),
     ],
 )
@@ -126,4 +126,4 @@ def test_rows_that_were_not_measured_are_named():
 
 def test_a_row_that_another_tool_wins_is_named():
     lines = report.wins(results(**{"pyvene": [0.89] * 3}))
-    assert len(lines) == 2 and "pyvene, by 0.010 of a bare pass, less than" in lines[0]
+    assert len(lines) == 2 and "pyvene is faster by 0.010 of a bare pass, less than" in lines[0]
