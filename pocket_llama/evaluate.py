@@ -1,7 +1,7 @@
 """What pocket-llama can do, measured on prompts drawn with another seed than training's.
 
-`python pocket_llama/evaluate.py` prints the figures that the model card repeats, each beside the
-bar that it has to reach, and exits with 1 where one is missed.
+`python pocket_llama/evaluate.py` prints the results that are in the model card, each with its
+target, and exits with 1 if a target is missed.
 """
 
 import argparse
@@ -74,9 +74,9 @@ def fact_prompts() -> list[tuple[str, str]]:
 
 
 def first_layers(model, tokenizer, pairs: list[tuple[str, str]]) -> list[int | None]:
-    """Logit lens: the first layer at which the answer is first choice; None where it never is.
+    """Logit lens: the first layer at which the answer is the first choice, or None.
 
-    The last of transformers' hidden states is after the final norm already, the others are not.
+    The last of transformers' hidden states is after the final norm, and the others are before it.
     """
     hidden, logits = hidden_and_logits(model, tokenizer, [prompt for prompt, _ in pairs])
     with torch.no_grad():

@@ -1,8 +1,8 @@
 """Train pocket-llama from one seed, on the corpus in the package, and ship it there.
 
-`make pocket-llama` runs this. Stop it with Ctrl-C and run it again: it goes on from its
-checkpoint. The batches depend on the seed and the step alone, so a stopped run sees the same
-text as one that was not.
+`make pocket-llama` runs this. Stop it with Ctrl-C and run it again: it continues from its
+checkpoint. The batches depend only on the seed and the step, so a run that was stopped sees the
+same text as one that was not.
 """
 
 import argparse
@@ -27,7 +27,7 @@ VOCAB = 1536
 TOKENIZER_DOCUMENTS = 30_000
 TOKENS_PER_BATCH = 1024
 BATCHES_PER_POOL = 200
-COPYING_FIRST = 0.3  # the share of training that sees documents of copying alone
+COPYING_FIRST = 0.3  # the first share of training has only documents of copying
 LAST_STEPS, LAST_LR = 900, 6e-4
 # The way Llama 3's tokenizer cuts a text into words before any merging.
 WORD = (
@@ -113,7 +113,7 @@ def initialise(model: LlamaForCausalLM) -> None:
 def start_look_back_heads(model: LlamaForCausalLM, shared: torch.Tensor) -> None:
     """Let head `h` of the first layer begin by attending to the token `h + 1` places back.
 
-    Copying needs heads that know what stood before a token, and a small model finds them late:
+    Copying needs heads that know which tokens came before, and a small model learns them late:
     without this start, 18 million tokens were not enough to learn whose fact is whose. The
     direction that all embeddings share, `shared`, gives all keys one common part. Rotary
     embedding turns it with the position, so a query that holds the same part turned back by `d`
@@ -182,7 +182,7 @@ def schedule(done: float) -> float:
 def take_step(
     model: LlamaForCausalLM, optimizer: torch.optim.Optimizer, batch: list[list[int]], lr: float
 ) -> float:
-    """One step on one batch; gives its loss."""
+    """One step on one batch; returns its loss."""
     for group in optimizer.param_groups:
         group["lr"] = lr
     loss = loss_of(model, batch)
@@ -194,13 +194,13 @@ def take_step(
 
 
 def save_checkpoint(path: Path, **state) -> None:
-    """Write beside and rename, so that a stop while writing leaves the older checkpoint whole."""
+    """Write a new file and rename it, so that a stop while writing keeps the old checkpoint."""
     torch.save(state, path.with_suffix(".new"))
     os.replace(path.with_suffix(".new"), path)
 
 
 def train(seed: int, steps: int, lr: float, checkpoint: Path) -> tuple:
-    """Train from the checkpoint where there is one; gives (model, tokenizer, seconds taken)."""
+    """Train, from the checkpoint if there is one; returns (model, tokenizer, seconds taken)."""
     tokenizer = build_tokenizer(seed)
     model = build_model(seed, tokenizer)
     optimizer = optimizer_of(model, lr)
@@ -236,10 +236,10 @@ def train(seed: int, steps: int, lr: float, checkpoint: Path) -> tuple:
 def finish(
     model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, seed: int
 ) -> LlamaForCausalLM:
-    """Train on a little, on `corpus.LAST`, from the weights rounded to half precision.
+    """Train a little longer, on `corpus.LAST`, from the weights rounded to half precision.
 
-    Without this the model was unsure of a fact that is said alone, as in the lessons' prompt.
-    The pools are numbered on from a place that the training before never reaches.
+    Without this, the model was unsure of a single fact, as in the prompt of the lessons. The pools
+    have numbers that the training before never reaches.
     """
     model = model.half().float()
     optimizer = optimizer_of(model, LAST_LR)
@@ -279,7 +279,7 @@ def main() -> None:
     try:
         model, tokenizer, seconds = train(args.seed, args.steps, args.lr, args.checkpoint)
     except KeyboardInterrupt:
-        raise SystemExit("\nstopped: run the same command again to go on") from None
+        raise SystemExit("\nstopped: run the same command again to continue") from None
     ship(model, tokenizer, args.out)
     args.checkpoint.unlink()  # so that the next run trains again from the seed
     print(f"trained in {seconds / 60:.0f} minutes")
