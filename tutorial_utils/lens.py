@@ -181,7 +181,7 @@ def _picked(activations: Mapping[int, Tensor], layers: Iterable[int] | None) -> 
 
 
 def answer_layer(first_choices: Tensor, answers: Tensor) -> Tensor:
-    """The first layer at which the answer is first choice, `(...)`; -1 where it is at none.
+    """The first layer at which the answer is the first choice, `(...)`; -1 where it is at none.
 
     `first_choices` `(layers, ...)` are token ids, row i of layer i, -1 where there is none;
     `answers` `(...)` the ids to find. By hand: the lesson on the logit lens.

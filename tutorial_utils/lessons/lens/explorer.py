@@ -158,6 +158,6 @@ def explore_lens(
         control.observe(cell_picked, "value")
     sliders = widgets.HBox([layer, token], layout=widgets.Layout(flex_flow="row wrap"))
     reader.start(show_table, [table, mark, sliders, best])
-    does = "type a prompt, see each layer's first choices, pick one for its five best"
+    does = "type a prompt, and pick a cell to see its five most probable tokens"
     parts = [reader.field, picker, reader.message, table, mark, sliders, best]
     return Explorer(parts, does, code)

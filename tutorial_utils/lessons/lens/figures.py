@@ -75,7 +75,7 @@ def plot_answer_layers(
     step = -(-len(columns) // 20)
     axes.set_xticks([*places[:-1:step], places[-1]], [*range(0, last + 1, step), "never"])
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set(xlabel="first layer at which the answer is first choice", ylabel="prompts")
+    axes.set(xlabel="first layer at which the answer is the first choice", ylabel="prompts")
     axes.spines[["top", "right"]].set_visible(False)
     add_legend(figure, axes.containers, list(layers), loc="outside right upper")
     said = []
