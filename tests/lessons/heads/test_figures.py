@@ -17,14 +17,14 @@ from tutorial_utils.lessons.heads import (
 pytestmark = STRICT
 
 
-def test_repeats_are_marked_where_the_words_are_said_again():
+def test_repeats_are_marked_where_the_words_are_repeated():
     losses = torch.cat([torch.full((4, 6), 5.0), torch.full((4, 6), 0.5)], dim=1)
     figure = plot_repeats(losses, 6)
     assert looks_right(figure)
     (axes,) = figure.axes
     assert axes.lines[0].get_ydata().tolist() == [5.0] * 6 + [0.5] * 6
     assert axes.lines[1].get_xdata()[0] == 6.5
-    assert "5 nats before the words are said again, 0.5" in figure.description
+    assert "5 nats before the words are repeated, 0.5" in figure.description
 
 
 def test_patterns_name_tokens_on_both_axes():

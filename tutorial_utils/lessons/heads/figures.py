@@ -32,11 +32,11 @@ FEW_LAYERS = 12  # up to here each cell of a map has its number written in
 
 
 def plot_repeats(
-    losses: torch.Tensor, length: int, *, title: str = "Random words, said twice"
+    losses: torch.Tensor, length: int, *, title: str = "Random words, repeated"
 ) -> Figure:
     """Median loss by token of `(rows, seq - 1)`, and a band with the middle half of the rows.
 
-    The last `length` losses are those of the words that are said again.
+    The last `length` losses are those of the repeated words.
     """
     rows = np.atleast_2d(checked_finite(losses, "losses"))
     places = np.arange(1, rows.shape[1] + 1)
@@ -47,13 +47,13 @@ def plot_repeats(
     axes.plot(places, middle, color=OKABE_ITO[4], marker="o", markersize=4)
     begins = rows.shape[1] - length + 1
     axes.axvline(begins - 0.5, color="black", linestyle=":", linewidth=1)
-    axes.annotate("said again", (begins - 0.3, 1), xycoords=("data", "axes fraction"), va="top",
+    axes.annotate("repeated", (begins - 0.3, 1), xycoords=("data", "axes fraction"), va="top",
                   fontsize=9)  # fmt: skip
     axes.set(xlabel="token", ylabel="loss (nats)", ylim=(0, None))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.spines[["top", "right"]].set_visible(False)
     before, after = rows[:, :-length].mean(), rows[:, -length + 1 :].mean()
-    said = f"mean loss {in_words(before)} nats before the words are said again, {in_words(after)}"
+    said = f"mean loss {in_words(before)} nats before the words are repeated, {in_words(after)}"
     return describe_figure(figure, f"{title}, {len(rows)} texts: {said} from the second word on.")
 
 
