@@ -33,6 +33,8 @@ METADATA = {
 }
 # The metadata of a cell that is kept: tags are for the tests, slideshow is for the slides.
 KEPT = ("tags", "slideshow")
+# JupyterLab then shows an output once the cell has run. The site and GitHub show it at once.
+HIDDEN = {"jupyter": {"outputs_hidden": True}}
 WIDGET_MIME = "application/vnd.jupyter.widget-view+json"
 
 
@@ -58,6 +60,18 @@ def new_notebook(*sources: str, tags: tuple[str, ...] = ()) -> NotebookNode:
 
 def code_cells(nb: NotebookNode) -> list[NotebookNode]:
     return [cell for cell in nb.cells if cell.cell_type == "code"]
+
+
+def to_be_predicted(nb: NotebookNode) -> list[NotebookNode]:
+    """The cells whose output answers a "Predict first": the next with an output after each."""
+    found, asked = [], False
+    for cell in nb.cells:
+        if cell.cell_type == "markdown":
+            asked = asked or "**Predict first" in cell.source
+        elif asked and cell.get("outputs"):
+            found.append(cell)
+            asked = False
+    return found
 
 
 def tags(cell: NotebookNode) -> list[str]:

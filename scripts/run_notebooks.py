@@ -20,6 +20,7 @@ from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernel
 from nbformat import NotebookNode
 
 from notebook_tools import (
+    HIDDEN,
     KEPT,
     LESSONS,
     METADATA,
@@ -30,13 +31,14 @@ from notebook_tools import (
     kernel_environment,
     read,
     tags,
+    to_be_predicted,
 )
 from strict_client import StrictClient
 
 SECONDS = 300  # a hang, not a slow machine
 # For widgets that do not say themselves, in their plain text, what they are for.
 INSTEAD_OF_WIDGET = "Widget: move its controls. Run this cell to use it."
-AT_REST = " The output above shows the same, at rest."
+AT_REST = " The output above shows the same as a still picture."
 
 
 def main() -> int:
@@ -92,6 +94,8 @@ def clean(nb: NotebookNode) -> None:
                 said = data["text/plain"] if data["text/plain"].startswith("Widget: ") else ""
                 data["text/plain"] = (said or INSTEAD_OF_WIDGET) + AT_REST
                 data.setdefault("text/html", f"<p><em>{data['text/plain']}</em></p>")
+    for cell in to_be_predicted(nb):
+        cell.metadata |= nbformat.from_dict(HIDDEN)
 
 
 if __name__ == "__main__":

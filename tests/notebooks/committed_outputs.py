@@ -9,7 +9,16 @@ from collections.abc import Iterator
 import nbformat
 from nbformat import NotebookNode
 
-from notebook_tools import KEPT, METADATA, WIDGET_MIME, code_cells, hash_sources, name_cell
+from notebook_tools import (
+    HIDDEN,
+    KEPT,
+    METADATA,
+    WIDGET_MIME,
+    code_cells,
+    hash_sources,
+    name_cell,
+    to_be_predicted,
+)
 
 LARGEST_IMAGE = 200_000  # bytes
 MACHINE_PATH = re.compile(
@@ -118,8 +127,16 @@ def has_no_trace_of_the_run(nb: NotebookNode) -> Iterator[str]:
     if {**nb.metadata, "outputs_of": None} != {**METADATA, "outputs_of": None}:
         yield f"the notebook's metadata is {dict(nb.metadata)}"
     for cell in nb.cells:
-        if set(cell.metadata) - set(KEPT):
+        if set(cell.metadata) - {*KEPT, *HIDDEN}:
             yield f"{name_cell(nb, cell)} has metadata of no use here: {list(cell.metadata)}"
+
+
+def hides_what_is_to_be_predicted(nb: NotebookNode) -> Iterator[str]:
+    predicted = to_be_predicted(nb)
+    for cell in code_cells(nb):
+        hidden = {key: cell.metadata[key] for key in HIDDEN if key in cell.metadata}
+        if hidden != (HIDDEN if any(cell is one for one in predicted) else {}):
+            yield f"{name_cell(nb, cell)}: an output is hidden where it answers a prediction only"
 
 
 def describes_its_figures(nb: NotebookNode) -> Iterator[str]:
@@ -141,5 +158,6 @@ RULES = [
     has_small_images,
     reads_without_a_kernel,
     has_no_trace_of_the_run,
+    hides_what_is_to_be_predicted,
     describes_its_figures,
 ]

@@ -12,7 +12,7 @@ from nbformat import NotebookNode
 import committed_outputs as file
 import lesson_contract as lesson
 import run_notebooks
-from notebook_tools import ROOT, WIDGET_MIME, code_cells, read, tags
+from notebook_tools import HIDDEN, ROOT, WIDGET_MIME, code_cells, read, tags
 
 SAMPLE = ROOT / "tests/notebooks/good/04_sample.ipynb"
 FUNCTIONS = {  # of the package: its module, the lessons that build it by hand
@@ -151,6 +151,11 @@ BREAKS = [
     (file.has_no_trace_of_the_run, lambda nb: nb.metadata.language_info.update(version="3.11.7")),
     (file.has_no_trace_of_the_run, lambda nb: nb.metadata.kernelspec.update(name="my-venv")),
     (file.has_no_trace_of_the_run, lambda nb: nb.cells[1].metadata.update(execution={"x": ""})),
+    (file.hides_what_is_to_be_predicted, lambda nb: nb.cells[1].metadata.update(HIDDEN)),
+    (
+        file.hides_what_is_to_be_predicted,
+        lambda nb: [c.metadata.pop("jupyter", 0) for c in nb.cells],
+    ),
     (file.describes_its_figures, show(text="<Figure>", png="AAAA"), show(html="<img src='a'>")),
     (file.describes_its_figures, show(html='<img alt="Size of the last layer by token" src="a">')),
     (file.describes_its_figures, show(html='<img alt="1.png" src="a">')),
