@@ -10,7 +10,7 @@ from nbconvert import HTMLExporter
 from playwright.sync_api import expect
 
 from lab_page import SCREENSHOTS, LabPage, button, press, run_cells, wait_until
-from notebook_tools import LESSONS, NOTEBOOKS, lesson_on, read, tags
+from notebook_tools import HIDDEN, LESSONS, NOTEBOOKS, lesson_on, new_notebook, read, tags
 
 NAMES = [path.name for path in LESSONS]
 WITH_WIDGETS = [
@@ -226,6 +226,20 @@ def test_the_stop_button_stops_a_callback(page, server):
     expect(slow.cell("the next cell").locator(".jp-InputArea-prompt")).to_have_text("[3]:")
     press(handle, "ArrowRight")
     expect(told).to_have_text("at work on 3")
+
+
+def test_the_answer_to_a_prediction_is_hidden_until_its_cell_has_run(page, server):
+    nb = new_notebook("print('the', 'answer')")
+    nb.cells[0].metadata |= nbformat.from_dict(HIDDEN)
+    nb.cells[0].outputs = [nbformat.v4.new_output("stream", text="the answer\n")]
+    nbformat.write(nb, server.folder / "asked.ipynb")
+    asked = LabPage(page, server, "asked.ipynb")
+    asked.open()
+    answer = page.locator(".jp-OutputArea-output", has_text="the answer")
+    expect(page.locator(".jp-OutputPlaceholder, .jp-Placeholder")).to_be_visible()
+    expect(answer).not_to_be_visible()
+    asked.run_all()
+    expect(answer).to_be_visible()
 
 
 PICKER = """
