@@ -290,4 +290,4 @@ def test_the_lessons_own_verdict():
     assert moved["random directions"] <= 0.6
     assert min(moved["toward happy"], moved["toward sad"]) >= 2
     markdown = "\n".join(c.source for c in read(lesson_on("patching and steering")).cells)
-    assert "On the shipped model all four hold" in markdown
+    assert "On the shipped model all four are true" in markdown

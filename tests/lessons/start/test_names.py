@@ -33,6 +33,6 @@ def test_people_and_things_are_those_of_the_corpus():
 
 
 def test_facts_are_counted():
-    counts = f"the capitals of {len(CAPITALS)} countries, {len(OPPOSITES)} opposites, "
-    counts += f"{len(BABIES)} young animals, {len(COLOURS)} colours and the days of the week"
+    counts = f"the capitals of {len(CAPITALS)} countries, {len(OPPOSITES)} pairs of opposites, "
+    counts += f"the names of {len(BABIES)} young animals, {len(COLOURS)} colours and the days of"
     assert counts in " ".join(TEXT.split())
