@@ -93,7 +93,7 @@ def main() -> None:
     in_venv()
     token = os.environ.get("JUPYTER_TOKEN") or secrets.token_hex(24)
     folder = Path(sys.argv[1]).resolve() if len(sys.argv) > 1 else ROOT
-    # torch's threads wait asleep, not busily: beside other work a lesson takes a sixth of the time.
+    # torch's threads wait asleep, not busily: beside other work they lose much less time.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     server = LabApp.initialize_server(argv=options(token, folder))
     server.io_loop.add_callback(print_address, server, token)  # once it listens
