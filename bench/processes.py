@@ -15,12 +15,12 @@ import tempfile
 import time
 from pathlib import Path
 
-from task import WORDS
+from task import WORDS, lengths
 from tqdm import tqdm
 
 from tutorial_utils import harvest_activations, read_harvest
 
-SHARDS, LONGEST, SHORTEST = 20, 90, 4
+SHARDS = 20
 PROMPTS = {"pocket-llama": 400, "smollm2": 20}  # in a shard
 LAYERS = {"the middle layer": "middle", "all layers": "all"}
 
@@ -55,9 +55,7 @@ def write_prompts(path: Path, shard: int) -> None:
     """Texts of 4 to 90 words in no order. All shards have the same lengths, so the same work."""
     rng, lines = random.Random(0), []
     for _ in range(SHARDS):
-        lengths = [SHORTEST + i * (LONGEST - SHORTEST) // (shard - 1) for i in range(shard)]
-        rng.shuffle(lengths)
-        lines += [" ".join(rng.choices(WORDS, k=length)) for length in lengths]
+        lines += [" ".join(rng.choices(WORDS, k=count)) for count in lengths(shard, rng)]
     path.write_text("\n".join(lines) + "\n")
 
 

@@ -27,9 +27,8 @@ class Task:
         self.prompt = tokenizer.decode(self.ids[0], skip_special_tokens=True)
         self.ids = tokenizer(self.prompt, return_tensors="pt")["input_ids"]
         self.other = self.other[:, : self.ids.shape[1]]
-        lengths = [4 + i * 86 // (PROMPTS - 1) for i in range(PROMPTS)]
-        random.Random(0).shuffle(lengths)
-        rows = [self.tokens(seed, length) for seed, length in enumerate(lengths, start=3)]
+        counts = lengths(PROMPTS, random.Random(0))
+        rows = [self.tokens(seed, count) for seed, count in enumerate(counts, start=3)]
         self.texts = [tokenizer.decode(row, skip_special_tokens=True) for row in rows]
         self.source = self.stream(self.other)
         self.scored = [tokenizer(word)["input_ids"][-1] for word in ("dog", "house")]
@@ -120,6 +119,13 @@ class Task:
 
     def table(self, scores: list[Tensor]) -> Tensor:
         return torch.cat(scores).view(len(self.layers), -1)
+
+
+def lengths(count: int, rng: random.Random) -> list[int]:
+    """So many lengths, evenly from 4 to 90, in no order."""
+    found = [4 + i * 86 // (count - 1) for i in range(count)]
+    rng.shuffle(found)
+    return found
 
 
 def mixed(rows: Tensor, generator: torch.Generator) -> Iterator[Tensor]:
