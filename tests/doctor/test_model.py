@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import shutil
 
 import gpu
@@ -13,6 +14,7 @@ import transformers
 from huggingface_hub import errors
 
 from model_folders import BROKEN, copy_of
+from project_file import ROOT
 from tutorial_utils.decoding import next_token_logits
 from tutorial_utils.doctor import model, report
 from tutorial_utils.doctor.check import Check
@@ -32,6 +34,8 @@ def test_a_shipped_model_that_answers_something_else(monkeypatch):
     monkeypatch.setattr(model, "top_tokens", lambda *args: [(" the", 0.2)])
     [check] = model.shipped_model()
     assert check.state == "warning" and 'goes on with " the"' in check.found
+    folder = re.search(r"`git checkout (\S+)`", check.todo)[1]
+    assert (ROOT / folder / "model.safetensors").is_file()
 
 
 def test_the_series_on_another_model(llama, tmp_path, monkeypatch):
@@ -113,7 +117,7 @@ def test_a_model_whose_results_are_not_finite(llama, tmp_path, monkeypatch):
     folder = copy_of(llama, tmp_path / "x")
     BROKEN["NaN in the weights"](folder)
     line = chosen(folder, monkeypatch)["does it run"]
-    assert line.state == "problem" and "not finite in float32" in line.found
+    assert line.state == "problem" and "float32: its files may be damaged" in line.found
     monkeypatch.setattr(load, "pick_dtype", lambda device: torch.float16)
     assert 'dtype="float32"' in chosen(folder, monkeypatch)["does it run"].found
     monkeypatch.setattr(load, "POCKET_LLAMA", folder)

@@ -94,7 +94,8 @@ def test_settings_of_another_form_of_outputs_are_left_out(llama, gpt2, tmp_path)
 def test_an_attention_that_is_not_there(asked, key, llama, tmp_path):
     folder = copy_of(llama, tmp_path / "x", **{key: asked})
     with pytest.warns(
-        UserWarning, match=f"attention of {asked}; torch's own attention is used instead"
+        UserWarning,
+        match=f"attention implementation {asked}; torch's own attention is used instead",
     ):
         model, _ = load_model(folder)
     plain, tokenizer = load_model(llama)

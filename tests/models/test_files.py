@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -38,7 +39,7 @@ def test_a_folder_without_a_model(llama, tmp_path, without, missing):
 @pytest.mark.parametrize("make", ["llama", "gpt2"])
 def test_a_folder_without_a_tokenizer(make, tmp_path, request):
     folder = copy_of(request.getfixturevalue(make), tmp_path / "x", without="tokenizer*")
-    assert "there is no tokenizer (tokenizer.json or" in refusal(OSError, folder)
+    assert "it has no tokenizer (tokenizer.json or" in refusal(OSError, folder)
 
 
 def test_the_message_says_that_the_name_comes_from_the_environment(tmp_path, monkeypatch):
@@ -88,6 +89,7 @@ def test_an_adapter_alone(without, llama, tmp_path):
 def test_a_configuration_that_does_not_fit_the_weights(llama, tmp_path):
     text = refusal(OSError, copy_of(llama, tmp_path / "x", hidden_size=64, head_dim=16))
     assert "no weights of the shape in config.json for lm_head.weight, " in text
+    assert re.search(r" \(and \d+ more\)\. Take a model with .*, or download it again\.", text)
 
 
 def test_weights_without_a_head_are_not_filled_in_with_random_ones(llama, tmp_path):
@@ -95,7 +97,7 @@ def test_weights_without_a_head_are_not_filled_in_with_random_ones(llama, tmp_pa
     model = AutoModelForCausalLM.from_pretrained(llama).model
     model.save_pretrained(folder)
     text = refusal(OSError, folder)
-    assert "not a whole language model" in text and "lm_head.weight" in text
+    assert "not a whole language model" in text and "lm_head.weight. Take a model with" in text
 
 
 def test_what_is_said_about_names_on_the_hub(gpt2, tmp_path):

@@ -105,6 +105,8 @@ def test_a_model_that_cannot_fit_is_refused_before_its_weights_are_read(llama, m
     text = refusal(MemoryError, llama, device="cpu")
     assert str(llama) in text and "29.9 GiB in float32" in text and "cpu has 1.5 GiB free" in text
     assert 'dtype="bfloat16"' in text and 'device="cpu"' not in text
+    in_four_bits = memory.no_room("x", "4 bits", 2, 1, "cpu")
+    assert in_four_bits.endswith("that hold memory, or take a smaller model.")
     assert 'dtype="bfloat16"' not in refusal(MemoryError, llama, device="cpu", dtype="bfloat16")
 
 

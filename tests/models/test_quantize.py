@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import subprocess
+import sys
 
 import gpu
 import pytest
@@ -10,6 +12,7 @@ import torch
 from accelerate import init_empty_weights
 from transformers import AutoModelForCausalLM, LlamaConfig
 
+from tiny_models import make_gpt2, make_llama
 from tutorial_utils import (
     edit_activations,
     encode,
@@ -77,6 +80,54 @@ def test_an_8b_model_fits_on_cards_of_8_12_and_16_gb(free, fits, monkeypatch):
     else:
         with pytest.raises(MemoryError, match=r"need 5\.\d GiB in 4 bits"):
             memory.place(empty_llama_8b(), **where)
+
+
+@needs_bitsandbytes
+def test_rows_that_are_not_whole_blocks_are_refused_on_a_cpu(tmp_path):
+    """bitsandbytes computes wrong products with them, or raises an error in the first pass."""
+    folder = make_gpt2(tmp_path / "narrow", hidden=96)
+    with pytest.raises(ValueError, match=r"h\.0\.attn\.c_attn has 96 weights, .* multiple of 64"):
+        load_model(folder, device="cpu", quantize="4bit")
+
+
+@pytest.mark.parametrize("device", ["cuda", "cpu"])
+def test_only_a_cpu_needs_whole_blocks(device):
+    with init_empty_weights():
+        sizes = {"hidden_size": 96, "num_attention_heads": 4, "num_hidden_layers": 1}
+        empty = AutoModelForCausalLM.from_config(LlamaConfig(**sizes))
+    if device == "cuda":
+        quantize.check_blocks(empty, "x", torch.device(device))
+    else:
+        with pytest.raises(ValueError, match="x cannot be held in 4 bits on a CPU"):
+            quantize.check_blocks(empty, "x", torch.device(device))
+
+
+@needs_bitsandbytes
+@pytest.mark.parametrize("make", [make_gpt2, make_llama])
+def test_matrices_of_any_number_of_rows_are_right(make, tmp_path):
+    """A fast kernel for some CPUs takes 32 rows at once; the keys of this Llama have 16."""
+    sizes = {"hidden": 64} if make is make_gpt2 else {"hidden": 64, "num_key_value_heads": 1}
+    folder = make(tmp_path / "tiny", **sizes)
+    original, _ = load_model(folder, device="cpu")
+    model, tokenizer = load_model(folder, device="cpu", quantize="4bit")
+    ids = tokenizer("Trump works at", return_tensors="pt")["input_ids"]
+    with torch.no_grad():
+        assert model(ids).logits.isfinite().all()
+    rounded = {n: m for n, m in model.named_modules() if hasattr(m, "support_avx512bf16_for_cpu")}
+    assert len(rounded) >= 4 * 4
+    for name, module in rounded.items():
+        ones = torch.eye(module.in_features)
+        got, want = (m(ones).flatten() for m in (module, original.get_submodule(name)))
+        assert torch.cosine_similarity(got, want, dim=0) > 0.99, name
+
+
+@needs_bitsandbytes
+def test_loading_writes_nothing():
+    load = "from tutorial_utils import load_model; load_model('pocket-llama', device='cpu', "
+    done = subprocess.run(
+        [sys.executable, "-c", load + "quantize='4bit')"], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 @needs_bitsandbytes

@@ -68,7 +68,8 @@ def _missing_kernels(gpu: torch.device) -> tuple[str, str] | None:
             return None
     if not built:  # a build for ROCm, or one without such a list
         return None
-    why = f"without kernels for this GPU ({has[0]}.{has[1]}): it has {' '.join(names)}"
+    capability = f"compute capability {has[0]}.{has[1]}"
+    why = f"but not for this GPU ({capability}), only for {' '.join(names)}"
     if has > max(made_for for _, made_for, _ in built):
         return why, INSTALL_TORCH
     index = "https://download.pytorch.org/whl/cu126"
@@ -118,7 +119,8 @@ def memory() -> Iterator[Check]:
 
 def disk() -> Iterator[Check]:
     """Free space where models from the hub are stored, and whether a stop of the box keeps them."""
-    todo = "make room, or set HF_HOME to a folder on a larger disk; only other models need it"
+    todo = "make room, or set HF_HOME to a folder on a larger disk"
+    todo += "; the shipped model needs no room there"
     yield _room("disk for models", free_disk(), 5, todo)
     for box, is_here, pattern in BOXES:
         if is_here():

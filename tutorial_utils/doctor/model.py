@@ -46,8 +46,12 @@ def shipped_model() -> Iterator[Check]:
         yield Check(what, "problem", f"does not run: {error}", INSTALL)
         return
     found = f'"{PROMPT}" goes on with "{token}" (probability {probability:.2f})'
-    todo = "" if token == ANSWER else f'expected "{ANSWER}": are its files whole?'
-    yield Check(what, "warning" if todo else "ok", found, todo)
+    restore = "run `git checkout tutorial_utils/pocket_llama` in the project's folder"
+    todo = f'expected "{ANSWER}", so its files may be damaged: {restore}, or install it again'
+    if token == ANSWER:
+        yield Check(what, "ok", found)
+    else:
+        yield Check(what, "warning", found, todo)
 
 
 def chosen_model() -> Iterator[Check]:
@@ -98,7 +102,9 @@ def try_out(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
     for logits in (next_token_logits(model, tokenizer, [PROMPT, SHORTER]), step.logits[0]):
         if not logits.amax(dim=-1).isfinite().all():  # -inf forbids a token
             dtype = str(model.dtype).removeprefix("torch.")
-            todo = "are its files whole?" if dtype == "float32" else 'try dtype="float32".'
+            todo = 'try dtype="float32"'
+            if dtype == "float32":
+                todo = "its files may be damaged; download or install it again"
             raise ValueError(f"its scores for the next token are not finite in {dtype}: {todo}")
 
 
@@ -140,7 +146,8 @@ def chat_template(tokenizer: PreTrainedTokenizerBase) -> Check:
         ids = tokenizer(tokenizer.apply_chat_template(turns, tokenize=False))["input_ids"]
     except Exception as error:
         text = " ".join(str(error).split())[:200]
-        todo = "give it the turns that it asks for, or name a template; the lessons do not need it"
+        todo = "give it the turns that it asks for, or pass another with `chat_template=`"
+        todo += "; the lessons do not need it"
         return Check(what, "warning", f"it refuses a single question: {text}", todo)
     if tokenizer.bos_token_id is not None and ids[:2] == [tokenizer.bos_token_id] * 2:
         todo = "tokenize its text with `tokenizer(text, add_special_tokens=False)`"
@@ -163,7 +170,9 @@ def fits(empty: PreTrainedModel, label: str, on_disk: bool) -> Check:
     try:
         in_four_bits = check_quantize(None, device)
     except (OSError, ValueError) as error:
-        return Check(what, "problem", str(error), "or `unset TUTORIAL_QUANTIZE`")
+        return Check(
+            what, "problem", str(error), "`unset TUTORIAL_QUANTIZE`, or do what the message says"
+        )
     needed = bytes_in_four_bits(empty) if in_four_bits else empty.get_memory_footprint()
     precision = "4 bits" if in_four_bits else dtype
     found = f"{empty.num_parameters():,} parameters, {needed / 2**30:.1f} GiB in {precision}"

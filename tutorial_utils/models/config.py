@@ -68,7 +68,9 @@ def read_config(source: str | Path, label: str, *, on_disk: bool) -> PretrainedC
     asked = settings.get("attn_implementation") or settings.get("_attn_implementation")
     if asked not in ATTENTION:
         instead = "torch's own attention is used instead, which runs everywhere"
-        warnings.warn(f"{label} asks for the attention of {asked}; {instead}", stacklevel=3)
+        warnings.warn(
+            f"{label} asks for the attention implementation {asked}; {instead}", stacklevel=3
+        )
     return config
 
 

@@ -42,7 +42,7 @@ def check_folder(folder: Path, label: str, *parts: str) -> None:
     for part in parts:
         if not any(file for pattern in NEEDED[part] for file in folder.glob(pattern)):
             raise OSError(
-                f"{label} holds no whole model: there is no {part} ({' or '.join(NEEDED[part])}). "
+                f"{label} holds no whole model: it has no {part} ({' or '.join(NEEDED[part])}). "
                 "A model's folder has config.json, *.safetensors and tokenizer.json: call "
                 "save_pretrained() of the model and of its tokenizer to write them. "
                 f"{FORMATS} {OTHERS}"

@@ -30,7 +30,12 @@ from tutorial_utils.models.errors import plain_errors
 from tutorial_utils.models.files import check_folder, check_hub, is_on_disk
 from tutorial_utils.models.gguf import SMOLLM2, find_smollm2, unpack
 from tutorial_utils.models.memory import place
-from tutorial_utils.models.quantize import check_quantize, four_bits
+from tutorial_utils.models.quantize import (
+    avoid_fast_kernel,
+    check_blocks,
+    check_quantize,
+    four_bits,
+)
 from tutorial_utils.models.tokenizer import load_tokenizer
 
 #: The folder of the shipped model.
@@ -88,6 +93,8 @@ def load_model(
         tokenizer = load_tokenizer(source, label, on_disk=on_disk)
         with plain_errors(source, label), init_empty_weights():  # shapes only: takes no memory
             empty = AutoModelForCausalLM.from_config(deepcopy(config), **{DTYPE: chosen_dtype})
+        if in_four_bits:
+            check_blocks(empty, label, chosen_device)
         one_gpu = device is not None and torch.device(device).index is not None
         device_map, full = place(
             empty, label, chosen_device, split=not one_gpu, in_four_bits=in_four_bits
@@ -109,6 +116,8 @@ def load_model(
             )
     model, info = loaded
     _check_weights(info, label)
+    if in_four_bits:
+        avoid_fast_kernel(model)
     _plain_generation(model)
     # Some tokenizers also return token types. `generate` refuses inputs that the model cannot take.
     taken = inspect.signature(model.forward).parameters
@@ -134,7 +143,7 @@ def pick_dtype(device: str | torch.device) -> torch.dtype:
 
 
 def find_source(name: str | Path | None) -> tuple[str | Path, str]:
-    """Find where a model comes from, and how messages call it.
+    """Find where a model comes from, and what messages call it.
 
     The first is a Path for a folder or a GGUF file, and a str for a name on the hub.
     """
@@ -218,8 +227,10 @@ def _check_weights(info: dict[str, Any], label: str) -> None:
         keys = [key if isinstance(key, str) else key[0] for key in info[f"{problem}_keys"]]
         if keys:
             names = ", ".join(sorted(keys)[:3])
+            more = f" (and {len(keys) - 3} more)" if len(keys) > 3 else ""
             raise OSError(
-                f"{label} is not a whole language model: it has no weights {lack} for {names}."
+                f"{label} is not a whole language model: it has no weights {lack} for "
+                f"{names}{more}. Take a model with a language-model head, or download it again."
             )
 
 

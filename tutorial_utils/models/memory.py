@@ -77,7 +77,7 @@ def place(
 
 def no_room(label: str, precision: str, needed: int, free: int, where: str) -> str:
     """The message for a model that does not fit; `needed` and `free` are in bytes."""
-    ways = ["take a smaller model"]
+    ways = ["Shut down other notebooks and programs that hold memory", "take a smaller model"]
     if precision == "float32":
         ways.append('take half the bytes with dtype="bfloat16"')
     if precision != "4 bits" and not where.startswith("mps"):
@@ -87,5 +87,5 @@ def no_room(label: str, precision: str, needed: int, free: int, where: str) -> s
     return (
         f"there is not enough memory for {label}: its weights need {needed / 2**30:.1f} GiB in "
         f"{precision}, and {where} has {free / 2**30:.1f} GiB free. "
-        f"Shut down other notebooks and programs that hold memory, {', or '.join(ways)}."
+        f"{', or '.join(ways)}."
     )
