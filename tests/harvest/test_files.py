@@ -47,7 +47,12 @@ def test_a_column_is_indexed_as_a_tensor_is(rows, column):
     else:
         want = want[torch.tensor(rows, dtype=torch.long) if rows == [] else rows]
     assert torch.equal(column[rows], torch.as_tensor(want))
-    assert column.shape == (10, 3) and len(column) == 10 and "3 shards" in repr(column)
+    assert column.shape == (10, 3) and len(column) == 10
+
+
+def test_a_column_says_how_many_shards_it_has(column):
+    assert repr(column).endswith("3 shards)")
+    assert repr(Column(column._files[:1], 1)).endswith("1 shard)")
 
 
 @pytest.mark.parametrize("rows", [10, [-11], torch.ones(9, dtype=torch.bool)])

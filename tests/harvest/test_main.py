@@ -115,7 +115,7 @@ def launch(folder: Path, out: Path, *launcher: str) -> str:
 
 def test_two_processes_write_the_same_as_one(folder, tmp_path):
     shown = launch(folder, tmp_path / "one", sys.executable)
-    assert "12 of 12 shards are there" in shown and "prompt/s" in shown and "100%" in shown
+    assert "shards in the folder: 12 of 12" in shown and "prompt/s" in shown and "100%" in shown
     assert re.search(r"at work: text \d+%, model \d+%, disk \d+%; the \w+ sets the pace", shown)
     # --multi_gpu starts several processes, on a machine without a GPU as well.
     two = ["--multi_gpu", "--num_processes=2", "--num_machines=1", "--mixed_precision=no"]
@@ -135,7 +135,7 @@ def test_the_command_line_tells_what_is_wrong(folder, tmp_path, capsys, monkeypa
 
     command += ["--model", str(folder / "llama")]
     for error, told in (
-        (KeyboardInterrupt(), "goes on from here"),
+        (KeyboardInterrupt(), "continues from here"),
         (
             RuntimeError("one thing\nafter another"),
             "error: RuntimeError: one thing after another",

@@ -78,7 +78,7 @@ def test_a_stream_goes_on_where_it_stopped(llama, tmp_path, options):
 
     with pytest.raises(ConnectionError):
         harvest_activations(*llama, breaks(), tmp_path, **options)
-    with pytest.raises(ValueError, match="has not come to the end of its prompts"):
+    with pytest.raises(ValueError, match="has not reached the end of its prompts"):
         read_harvest(tmp_path)
     before = (tmp_path / "shard-000000.safetensors").read_bytes()
     assert harvest_activations(*llama, Stream(ROWS), tmp_path, **options) == 1
@@ -88,7 +88,7 @@ def test_a_stream_goes_on_where_it_stopped(llama, tmp_path, options):
     other = [ROWS[0], ROWS[1] | {"label": 7}, *ROWS[2:]]
     with pytest.raises(ValueError, match="made from other prompts"):
         harvest_activations(*llama, Stream(other), tmp_path, **options)
-    with pytest.raises(ValueError, match="lines 6 there, 5 now"):
+    with pytest.raises(ValueError, match="lines 6 in the folder, 5 in this call"):
         harvest_activations(*llama, ROWS[:5], tmp_path, **options)
 
 
@@ -112,9 +112,9 @@ def test_processes_share_a_stream(count, llama, tmp_path):
         (Stream([]), "the stream ended before it gave one"),
         (7, "not int"),
         ({"text": "one"}, "not dict"),
-        (["good", 7], "prompt 1 is no string, and no dict with a string 'text': 7"),
-        ([{"content": "good"}], "prompt 0 is no string.*a dict with content"),
-        ([{"text": None}], "prompt 0 is no string"),
+        (["good", 7], "prompt 1 is not a string or a dict with a string 'text': 7"),
+        ([{"content": "good"}], "prompt 0 is not a string.*a dict with content"),
+        ([{"text": None}], "prompt 0 is not a string"),
         ([{"text": "good", "label": [1]}], "prompt 0: its label is list"),
         (["good", "long " * 300], "prompt 1 is too long"),
     ],

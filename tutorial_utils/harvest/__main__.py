@@ -29,30 +29,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
         given[at : at + 2] = [f"--layers={given[at + 1]}"]
     parser = argparse.ArgumentParser(
         prog="python -m tutorial_utils.harvest",
-        description="Write the activations of many prompts to disk. The same command goes on where "
-        "it was stopped. Under `accelerate launch` the processes share the work; with --share they "
-        "do where each is started by itself.",
+        description="Write the activations of many prompts to disk. The same command continues "
+        "where it was stopped. Under `accelerate launch`, the processes share the work. With "
+        "--share, processes that are started one by one share it.",
     )
     parser.add_argument(
-        "prompts", type=Path, help='a text file, one prompt a line, or .jsonl: {"text": ...} a line'
+        "prompts",
+        type=Path,
+        help='a text file with a prompt on each line, or .jsonl with a {"text": ...} on each line',
     )
     parser.add_argument("--out", type=Path, required=True, help="the folder to write to")
     parser.add_argument("--model", help="as in load_model; the default is TUTORIAL_MODEL's")
     parser.add_argument("--layers", type=_numbers, help="such as 4,8; the default is all")
     parser.add_argument("--positions", choices=POSITIONS, default="last")
-    parser.add_argument("--shard", type=int, default=512, help="lines in a file (512)")
-    parser.add_argument("--batch-tokens", type=int, default=4096, help="in one pass (4096)")
+    parser.add_argument("--shard", type=int, default=512, help="prompts in a file (512)")
+    parser.add_argument("--batch-tokens", type=int, default=4096, help="tokens in one pass (4096)")
     parser.add_argument(
         "--share",
         type=_share,
-        help="such as 3/8: the third of eight processes that a scheduler starts by itself, with "
-        "--out on storage that all of them see. Who is done goes on with what others lack",
+        help="such as 3/8: the third of eight processes that a scheduler starts one by one, with "
+        "--out on storage that all of them see. A process that is done takes over missing shards",
     )
     options = vars(parser.parse_args(given))
     try:
         return _run(options.pop("model"), options.pop("share"), options)
     except KeyboardInterrupt:
-        print("\nStopped. The same command goes on from here.", file=sys.stderr)
+        print("\nStopped. The same command continues from here.", file=sys.stderr)
     except Exception as error:
         print(f"error: {_in_one_line(error)}", file=sys.stderr)
     return 1
@@ -78,7 +80,7 @@ def _run(name: str | None, share: tuple[int, int] | None, options: dict) -> int:
         harvest_activations(model, tokenizer, **options, **part, progress=True)
     about = read_index(options["out"])
     there = about["shards"] - len(missing_shards(options["out"], about["shards"]))
-    print(f"{who} {number}: {there} of {about['shards']} shards are there")
+    print(f"{who} {number}: shards in the folder: {there} of {about['shards']}")
     return 0
 
 

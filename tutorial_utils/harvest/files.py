@@ -16,15 +16,15 @@ from torch import Tensor
 
 
 def read_harvest(folder: str | Path) -> dict[int | str, Any]:
-    """What a harvest wrote, each as one array over all shards, read from disk when it is indexed.
+    """What a harvest wrote: arrays over all shards, read from disk when they are indexed.
 
     `harvest[4]` holds the vectors of layer 4, (rows, hidden). `harvest["prompt"]`, `["position"]`
-    and `["token"]`, (rows,), tell of each row the number of its prompt, from 0, the place of its
-    token in the prompt, and the token's id. Where prompts had a label or an id, `harvest["label"]`
+    and `["token"]`, (rows,), give for each row the number of its prompt, from 0, the position of
+    its token in the prompt, and the token's id. If prompts had a label or an id, `harvest["label"]`
     and `["id"]` give it for each row, as a list. Rows are in the order of the prompts.
     By hand: the lesson on many prompts.
 
-    Raises OSError where there is no harvest, ValueError where a shard is missing or cut short.
+    Raises OSError if there is no harvest, ValueError if a shard is missing or cut short.
     """
     folder = Path(folder)
     if not (folder / "index.json").is_file():
@@ -35,14 +35,14 @@ def read_harvest(folder: str | Path) -> dict[int | str, Any]:
     about = read_index(folder)
     if about["shards"] is None:
         raise ValueError(
-            f"the harvest in '{folder}' is not done: it has not come to the end of its prompts. "
-            "Run the same command again: it goes on where it stopped."
+            f"the harvest in '{folder}' is not complete: it has not reached the end of its "
+            "prompts. Run the same command again to continue where it stopped."
         )
     missing = missing_shards(folder, about["shards"])
     if missing:
         raise ValueError(
-            f"the harvest in '{folder}' is not done: {len(missing)} of {about['shards']} shards "
-            "are missing. Run the same command again: it goes on where it stopped."
+            f"the harvest in '{folder}' is not complete: shards are missing ({len(missing)} "
+            f"of {about['shards']}). Run the same command again to continue where it stopped."
         )
     files = [shard_path(folder, number) for number in range(about["shards"])]
     names = (*about["layers"], "prompt", "position", "token")
@@ -64,7 +64,8 @@ class Labels:
         return len(self._prompts)
 
     def __repr__(self) -> str:
-        return f"Labels({self._key}, {len(self)} rows)"
+        rows = "1 row" if len(self) == 1 else f"{len(self)} rows"
+        return f"Labels({self._key}, {rows})"
 
     def __getitem__(self, rows: int | slice | Sequence[int] | Tensor) -> Any:
         prompts = self._prompts[rows]
@@ -96,7 +97,8 @@ class Column:
         return self.shape[0]
 
     def __repr__(self) -> str:
-        return f"Column({self._key}, shape {self.shape}, {self.dtype}, {len(self._files)} shards)"
+        shards = "1 shard" if len(self._files) == 1 else f"{len(self._files)} shards"
+        return f"Column({self._key}, shape {self.shape}, {self.dtype}, {shards})"
 
     def __getitem__(self, rows: int | slice | Sequence[int] | Tensor) -> Tensor:
         if isinstance(rows, slice):
@@ -132,7 +134,7 @@ class Column:
 
 
 def open_folder(out: Path, about: dict) -> None:
-    """Make the folder with its index, or check that the one which is there is of the same work."""
+    """Make the folder with its index, or check that its index is of the same work."""
     out.mkdir(parents=True, exist_ok=True)
     index = out / "index.json"
     if not index.exists():
@@ -143,7 +145,7 @@ def open_folder(out: Path, about: dict) -> None:
     known = [key for key in about if key != "model" and None not in (there.get(key, 0), about[key])]
     other = [key for key in known if there.get(key) != about[key]]
     if other:
-        told = [f"{key} {there.get(key)} there, {about[key]} now" for key in other]
+        told = [f"{key} {there.get(key)} in the folder, {about[key]} in this call" for key in other]
         raise ValueError(
             f"'{out}' holds a harvest of '{there.get('model')}' that differs from this one: "
             f"{'; '.join(told)}. Choose another folder, or delete this one."
@@ -175,7 +177,7 @@ def read_index(folder: Path) -> dict:
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(
             f"'{folder / 'index.json'}' is not the index of a harvest ({error!r}): it was cut "
-            "short, or is another file. Delete it and run the same command again: the shards stay"
+            "short, or is another file. Delete it and run the same command again. The shards stay"
         ) from None
 
 
@@ -188,7 +190,7 @@ def open_shard(path: Path) -> Iterator[Any]:
     except SafetensorError as error:
         raise ValueError(
             f"'{path}' is not a whole shard ({error}): it was cut short, or is another file. "
-            "Delete it and run the same command again: only this shard is made once more"
+            "Delete it and run the same command again, which makes only this shard anew"
         ) from None
 
 
@@ -199,13 +201,13 @@ def read_labels(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def check_prompts(path: Path, digest: str) -> None:
-    """ValueError where a shard was made from other lines than those with this SHA-256."""
+    """ValueError if a shard was made from other prompts than those with this SHA-256."""
     with open_shard(path) as shard:
         same = (shard.metadata() or {}).get("prompts") == digest
     if not same:
         raise ValueError(
-            f"'{path}' was made from other prompts than the file has now at this place. Choose "
-            "another folder, or delete this one."
+            f"'{path}' was made from other prompts than those of this call. Choose another "
+            "folder, or delete this one."
         )
 
 
@@ -220,8 +222,8 @@ def write(path: Path, save: Callable[[Path], object]) -> None:
     except (OSError, SafetensorError) as error:
         temporary.unlink(missing_ok=True)
         raise OSError(
-            f"'{path}' could not be written: {error}. What was written before is kept: make room, "
-            "and the same command goes on from there"
+            f"'{path}' could not be written: {error}. What was written before is kept. Make room "
+            "or allow writing there, then run the same command again to continue from there"
         ) from error
 
 

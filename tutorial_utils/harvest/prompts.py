@@ -1,6 +1,6 @@
-"""The prompts of a harvest: the lines of a file, or whatever gives strings or dicts in turn.
+"""The prompts of a harvest: the lines of a file, or an iterable of strings or dicts.
 
-They are taken in windows, each of as many as one shard holds.
+They are taken in windows, each with the prompts of one shard.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-LABELS = ("label", "id")  # what is kept of a prompt besides its text
+LABELS = ("label", "id")  # what is stored of a prompt besides its text
 JSON_LINES = (".jsonl", ".ndjson")
 
 
@@ -38,8 +38,8 @@ class Prompts:
             self.count, self._starts = count_lines(self.path, size)
         elif not isinstance(prompts, Iterable) or isinstance(prompts, (bytes, Mapping)):
             raise ValueError(
-                "prompts are a file, or strings or dicts with a text to go through, such as a "
-                f"list, not {type(prompts).__name__}"
+                "prompts are a file, or an iterable of strings or of dicts with a text, such "
+                f"as a list, not {type(prompts).__name__}"
             )
         elif isinstance(prompts, Sized):
             self.count = len(prompts)
@@ -130,13 +130,13 @@ def _text(item: Any, name: str) -> tuple[str, dict[str, Any]]:
         return item, {}
     if not isinstance(item, Mapping) or not isinstance(item.get("text"), str):
         given = f"a dict with {', '.join(map(str, item))}" if isinstance(item, Mapping) else item
-        raise ValueError(f"{name} is no string, and no dict with a string 'text': {given!r:.80}")
+        raise ValueError(f"{name} is not a string or a dict with a string 'text': {given!r:.80}")
     labels = {key: item[key] for key in LABELS if key in item}
     for key, value in labels.items():
         if not isinstance(value, (str, int, float, type(None))):
             raise ValueError(
-                f"{name}: its {key} is {type(value).__name__}, and what is kept is a string, a "
-                "number, true, false or null"
+                f"{name}: its {key} is {type(value).__name__}, but it must be a string, a number, "
+                "true, false or null"
             )
     return item["text"], labels
 
@@ -146,9 +146,11 @@ def count_lines(path: Path, size: int = 1) -> tuple[int, list[int]]:
 
     ValueError where none has text, and for what is no plain file.
     """
+    if path.is_dir():
+        raise ValueError(f"'{path}' is a folder: give one file with a prompt on each line")
     if path.exists() and not path.is_file():
         todo = "it is read twice, so write it to disk first"
-        raise ValueError(f"'{path}' is no plain file: {todo}")
+        raise ValueError(f"'{path}' is not a plain file: {todo}")
     total = place = 0
     starts, is_full = [], False
     with open(path, "rb") as lines:
@@ -158,5 +160,5 @@ def count_lines(path: Path, size: int = 1) -> tuple[int, list[int]]:
             total, place = total + 1, place + len(line)
             is_full = is_full or bool(line.strip())
     if not is_full:
-        raise ValueError(f"'{path}' holds no prompt: write one on each line")
+        raise ValueError(f"'{path}' has no prompt in it: write one on each line")
     return total, starts

@@ -1,12 +1,12 @@
 """Write the activations of many prompts to disk.
 
 The folder gets `index.json` and shards. Shard k holds what `shard` prompts gave, from prompt
-k * shard on, whoever computes it, so that any number of processes and any number of starts write
-the same files. A shard is there as a whole or not at all: after a kill the same command goes on
+k * shard on, whichever process computes it. So any number of processes and of restarts writes the
+same files. A shard is there as a whole or not at all: after a crash, the same command continues
 where it stopped.
 
-Three things go on at once: one thread tokenizes the prompts of the next shard, the model runs, and
-one thread writes the shard before.
+Three things run at once: one thread tokenizes the prompts of the next shard, the model runs, and
+one thread writes the previous shard.
 """
 
 from __future__ import annotations
@@ -65,21 +65,21 @@ def harvest_activations(
     Args:
         prompts: a text file with a prompt on each line; a file of JSON lines (`.jsonl`), each a
             string or an object with a "text"; or strings or dicts with a "text", as a list or a
-            stream. A "label" and an "id" are kept beside. Empty texts are left out.
+            stream. A "label" and an "id" are stored too. Empty texts are left out.
         layers: as in `record_activations`; None means all, 0 to n.
         positions: "last" keeps the last token of each prompt, "all" keeps every token.
-        shard: the prompts that make one file; what two files hold is all that is kept in memory.
-        batch_tokens: the tokens that one forward pass may have, padding counted.
-        process, processes: this one takes every `processes`-th shard, from number `process` on.
-        take_over: then it also takes what is missing of the others' shards, from the last one on.
-            Who makes the same shard as another writes the same file.
+        shard: the number of prompts in one file. At most two files' content is kept in memory.
+        batch_tokens: the most tokens that one forward pass may have, including padding.
+        process, processes: this process writes every `processes`-th shard, from `process` on.
+        take_over: afterwards it also writes missing shards of the others, from the last one back.
+            If two processes make the same shard, both write the same file.
 
-    A shard that is there already is left as it is. Gives the number of shards written. Read them
+    A shard that is already there stays as it is. Returns the number of shards written. Read them
     back with `read_harvest`. By hand: the lesson on many prompts.
 
-    Raises ValueError where the folder holds another model, other settings, other prompts or a shard
-    cut short, and for a prompt that the model cannot read or gives no finite numbers for, by its
-    number; OSError where a shard cannot be written. What was written before is kept.
+    Raises ValueError if the folder is of another model, other settings or other prompts, or has a
+    shard that was cut short; and for a prompt that the model cannot read or gives no finite numbers
+    for, with its number. Raises OSError if a shard cannot be written; what was written is kept.
     """
     out = Path(out)
     if positions not in POSITIONS:
