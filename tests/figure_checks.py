@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import re
 from unittest.mock import patch
 
@@ -12,6 +11,8 @@ from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
+
+from notebook_tools import png_in
 
 # A character without a glyph, a layout that does not fit, a scale with nothing on it are errors.
 STRICT = [
@@ -56,12 +57,19 @@ def in_a_notebook(figure: Figure) -> dict[str, str]:
     return publish.call_args.args[0]
 
 
+def count_sentences(text: str) -> int:
+    """How many sentences a description has; those inside quotation marks are not counted."""
+    short = re.sub(r'"(\\.|[^"\\])*"', lambda quoted: f'"{quoted[0][-2]}"', text.strip())
+    return 1 + len(re.findall(r'(?<!et al)[.?!] |[.?!]" (?=[A-Z])', short))
+
+
 def looks_right(figure: Figure) -> bool:
     """It can be drawn, is not too large a picture, and nothing sticks out of it or its parts."""
     assert isinstance(figure, Figure)
     image = in_a_notebook(figure)["text/html"]
-    picture = base64.b64decode(re.search(r';base64,([^"]+)"', image)[1])
+    picture = png_in(image)
     assert len(figure.description.split()) > 3
+    assert count_sentences(figure.description) <= 2, figure.description
     assert len(picture) < 200_000
     assert int.from_bytes(picture[16:20], "big") <= 810  # the width in a PNG's header
     renderer = drawn(figure)

@@ -13,7 +13,7 @@ from matplotlib import colormaps
 from matplotlib.colors import to_hex, to_rgb
 
 from figure_checks import IDS, STRICT, TOKENS, VOCAB, labels, looks_right, random_probs, words
-from tutorial_utils.draw.described import in_words
+from tutorial_utils.draw.described import probability_in_words
 from tutorial_utils.draw.figures import plot_distributions, plot_next_token, plot_tokens
 from tutorial_utils.draw.html import OKABE_ITO
 
@@ -42,7 +42,7 @@ def test_each_token_has_a_coloured_box_and_its_id():
     assert [shown.count(name) for name in ("␣works", "␣McDonald", "322", "0")] == [1, 1, 1, 1]
     assert figure.get_suptitle() == "The prompt"
     assert looks_right(figure)
-    said = 'The prompt: 7 tokens with their ids, "<|begin_of_text|>" 0, "Trump" 322, " works" 315, '
+    said = 'The prompt. 7 tokens with their ids: "<|begin_of_text|>" 0, "Trump" 322, " works" 315, '
     assert figure.description.startswith(said)
     assert figure.description.endswith('"." 15.')
 
@@ -75,7 +75,9 @@ def test_next_token_bars_are_the_best_ones_in_order(tokenizer):
     assert {name.replace(" ", "␣") for name in readable} <= set(labels(axes.yaxis))
     assert f"{best.values[0]:.3f}" in words(figure)
     said = [f"{json.dumps(n)} {p:.3g}" for n, p in zip(shown, best.values.tolist(), strict=False)]
-    assert figure.description == f"Next. The first: {', '.join(said[:3])}."
+    assert figure.description == f"Next. The three most probable tokens: {', '.join(said[:3])}."
+    one = plot_next_token(probs, tokenizer, k=1, title="Next?").description
+    assert one == f"Next? The most probable token: {said[0]}."
     assert axes.yaxis_inverted()
     assert axes.get_xlabel() == "probability"
     assert {to_hex(bar.get_facecolor()) for bar in axes.patches} == {OKABE_ITO[4].lower()}
@@ -107,8 +109,13 @@ def test_distributions_are_grouped_over_the_first_ones_tokens(tokenizer):
     assert words(figure) and looks_right(figure)
     for name, probs in rows.items():
         i = best[probs[best].argmax()]
-        said = f"{name}: {json.dumps(tokenizer.decode([i]))} {in_words(float(probs[i]))}"
-        assert said in figure.description
+        prob = probability_in_words(float(probs[i]))
+        assert f"{json.dumps(tokenizer.decode([i]))} {prob} ({name})" in figure.description
+    start = f"Bars for 5 tokens, beginning with {json.dumps(tokenizer.decode([best[0]]))}; the high"
+    assert f" {start}est bar of each distribution: " in figure.description
+    one = plot_distributions({"a": random_probs(0)}, tokenizer, k=1, title="Next?").description
+    assert one.startswith("Next? Bars for 1 token, beginning with ")
+    assert "; the highest bar: " in one
 
 
 def test_a_long_title_is_broken_into_lines():
@@ -140,17 +147,17 @@ def test_probabilities_of_any_dtype_are_taken_and_left_alone(tokenizer):
 @pytest.mark.parametrize(
     ("draw", "said"),
     [
-        (lambda _: plot_tokens(["a", "b"], [1]), "2 tokens and 1 ids"),
+        (lambda _: plot_tokens(["a", "b"], [1]), "2 tokens and 1 id$"),
         (lambda _: plot_tokens([]), "a list of at least one string"),
         (lambda _: plot_tokens("a prompt"), "a list of at least one string"),
-        (lambda t: plot_next_token(torch.randn(VOCAB), t), "are these logits"),
-        (lambda t: plot_next_token(-random_probs(), t), "are these logits"),
+        (lambda t: plot_next_token(torch.randn(VOCAB), t), "if these are logits"),
+        (lambda t: plot_next_token(-random_probs(), t), "if these are logits"),
         (lambda t: plot_next_token(random_probs()[None], t), r"use probs\[0\]"),
         (lambda t: plot_next_token(random_probs(), t, k=399), "k is 399"),
         (lambda t: plot_distributions({}, t), "at least one"),
         (
             lambda t: plot_distributions({"a": random_probs(), "b": random_probs()[1:]}, t),
-            r"of shapes \[\(398,\), \(397,\)\]",
+            r"shapes are \[\(398,\), \(397,\)\]",
         ),
     ],
 )

@@ -36,8 +36,10 @@ def test_a_heatmap_shows_its_values_with_layer_0_at_the_bottom():
     assert looks_right(figure)
     for value in (values.min(), values.max()):
         ((layer, column),) = (values == value).nonzero().tolist()
-        assert f'{value:.3g} at layer {layer}, "{TOKENS[column]}"' in figure.description
-    assert "norm for layers 0 to 8 and 7 tokens, from" in figure.description
+        assert f'{value:.3g} (layer {layer}, "{TOKENS[column]}")' in figure.description
+    assert "token. Norm for 7 tokens at layers 0 to 8, from" in figure.description
+    one = plot_layer_token_heatmap(values[:1, :1], ["a"], layers=[4]).description
+    assert "Value for 1 token at layer 4, from" in one
 
 
 def test_rows_can_be_chosen_layers():
@@ -54,7 +56,7 @@ def test_names_do_not_run_into_each_other(layers, seq):
         boxes = [label.get_window_extent(renderer) for label in axis.get_ticklabels()]
         assert not any(a.overlaps(b) for a, b in pairwise(boxes))
     named = len(figure.axes[0].get_xticks())
-    assert named == seq or "is named" in figure.axes[0].get_xlabel()
+    assert named == seq or "tokens is named" in figure.axes[0].get_xlabel()
 
 
 def test_text_is_written_into_the_cells_and_can_be_read():
@@ -62,7 +64,9 @@ def test_text_is_written_into_the_cells_and_can_be_read():
     figure = plot_layer_token_heatmap(values, ["a", "b"], text=[["$", " it"], [0.5, 12345.678]])
     assert texts(figure) == {(0, 0): "$", (1, 0): "␣it", (0, 1): "0.5", (1, 1): "12346"}
     assert [text.get_color() for text in figure.axes[0].texts][:2] == ["white", "black"]
-    assert figure.description.endswith('The top row, token by token: "0.5", "12,346".')
+    assert figure.description.endswith(
+        ' to 1 (layer 0, "b"); the top row, token by token: "0.5", "12,346".'
+    )
     assert looks_right(figure)
     grey = plot_layer_token_heatmap(values, ["a", "b"], text=[["0", ""], ["", ""]], log=True)
     assert grey.axes[0].texts[0].get_color() == "black"  # 0 has no place on a log scale
@@ -95,8 +99,9 @@ def test_similarity_is_a_square_of_layers():
     assert axes.images[0].get_clim() == (0, 1)
     assert axes.images[0].get_cmap().name == "cividis"
     assert words(figure) and looks_right(figure)
-    said = "layers next to each other have 0.5 to 0.5, the least is 0.5 for layers 4 and 0."
-    assert figure.description.endswith(said)
+    said = " For neighbouring layers the similarity is 0.5; "
+    assert figure.description.endswith(f"{said}the lowest of all is 0.5, between layers 0 and 4.")
+    assert plot_similarity(torch.ones(1, 1), [3]).description.endswith(" There is only layer 3.")
     assert looks_right(plot_similarity(torch.eye(33)))
     for wrong in (torch.ones(2, 3), torch.ones(3), torch.zeros(0, 0)):
         with pytest.raises(ValueError, match=r"similarity must be \(layers, layers\)"):
@@ -108,7 +113,7 @@ def test_a_cell_without_a_finite_number_is_grey_and_says_so(log):
     figure = plot_layer_token_heatmap(BROKEN, ["a", "b"], log=log)
     assert texts(figure) == {(1, 0): "nan", (0, 1): "inf"}
     assert figure.description.endswith(
-        'from 1 at layer 0, "a", to 2 at layer 1, "b"; 2 are not finite.'
+        'from 1 (layer 0, "a") to 2 (layer 1, "b"); 2 values are not finite.'
     )
     assert figure.axes[0].get_facecolor()[:3] == to_rgb(GREY)
     image = figure.axes[0].images[0]
@@ -150,5 +155,5 @@ def test_text_and_layers_of_another_size_are_refused(text):
         plot_layer_token_heatmap(values, ["a", "b"], text=text)
     with pytest.raises(ValueError, match=r"here \(3, 2\), not \{\(2, 2\)\}"):
         plot_layer_token_heatmap(values, ["a", "b"], layers=[0, 1, 2])
-    with pytest.raises(ValueError, match=r"\(layers, seq\)"):
+    with pytest.raises(ValueError, match="values are empty: give at least one layer"):
         plot_layer_token_heatmap(torch.zeros(0, 0), [])

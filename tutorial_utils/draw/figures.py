@@ -19,9 +19,10 @@ from transformers import PreTrainedTokenizerBase
 from tutorial_utils.decoding import token_strings, top_tokens
 from tutorial_utils.draw.described import (
     NotebookFigure,
+    counted,
     describe_figure,
-    in_words,
     listed,
+    probability_in_words,
     quoted,
     sentence,
 )
@@ -31,6 +32,7 @@ WIDTH = 7.8  # inches, about a notebook's width
 MONO = "DejaVu Sans Mono"  # comes with matplotlib
 FONT: dict[str, Any] = {"family": MONO, "parse_math": False}
 CHARACTER = 0.602 / 72  # its width in inches for each point of size, the same for all characters
+NUMBERS = {2: "two", 3: "three"}
 MARKERS = "osD^vP"  # used with OKABE_ITO, so that no line is known by its colour alone
 
 
@@ -50,11 +52,11 @@ def plot_tokens(
     *,
     title: str = "The tokens that the model reads",
 ) -> Figure:
-    """A coloured box for each of the `(seq,)` tokens, its id beneath if `ids` are given."""
+    """A coloured box for each of the `(seq,)` tokens, with its id below if `ids` are given."""
     rows = box_rows(tokens, ids)
     figure = new_figure((0.36 if ids is None else 0.56) * len(rows), title)
     draw_boxes(figure, rows)
-    return describe_figure(figure, f"{title}: {tokens_in_words(tokens, ids)}.")
+    return describe_figure(figure, f"{sentence(title)} {tokens_in_words(tokens, ids)}.")
 
 
 def plot_next_token(
@@ -68,7 +70,7 @@ def plot_next_token(
     best = top_tokens(checked_probs(probs), tokenizer, k)
     figure = new_figure(0.28 * max(k, 4) + 0.6, title)
     draw_bars(figure, best)
-    return describe_figure(figure, f"{sentence(title)} The first: {tokens_with_probs(best)}.")
+    return describe_figure(figure, f"{sentence(title)} The {tokens_with_probs(best)}.")
 
 
 def plot_distributions(
@@ -85,8 +87,8 @@ def plot_distributions(
     rows = [checked_probs(probs) for probs in distributions.values()]
     if not rows or any(row.shape != rows[0].shape for row in rows):
         raise ValueError(
-            "distributions must be at least one {label: probabilities (vocab,)} of one vocabulary, "
-            f"not of shapes {[tuple(row.shape) for row in rows]}"
+            "distributions must be at least one {label: probabilities (vocab,)}, all of one "
+            f"vocabulary, but their shapes are {[tuple(row.shape) for row in rows]}"
         )
     tokens = [token_label(token) for token, _ in top_tokens(rows[0], tokenizer, k)]
     best = rows[0].topk(k).indices
@@ -109,9 +111,10 @@ def plot_distributions(
     said = []
     for name, row in zip(names, rows, strict=True):
         i = int(row[best].argmax())
-        said.append(f"{name}: {quoted(first[i])} {in_words(float(row[best[i]]))}")
-    about = f"{title}, for {k} tokens from {quoted(first[0])} on"
-    return describe_figure(figure, f"{about}. The most probable of them, {'; '.join(said)}.")
+        said.append(f"{quoted(first[i])} {probability_in_words(float(row[best[i]]))} ({name})")
+    bars = f"Bars for {counted(k, 'token')}, beginning with {quoted(first[0])}"
+    highest = "the highest bar" + (" of each distribution" if len(rows) > 1 else "")
+    return describe_figure(figure, f"{sentence(title)} {bars}; {highest}: {', '.join(said)}.")
 
 
 def tokens_in_words(tokens: Sequence[str], ids: Sequence[int] | torch.Tensor | None = None) -> str:
@@ -120,13 +123,16 @@ def tokens_in_words(tokens: Sequence[str], ids: Sequence[int] | torch.Tensor | N
     if ids is not None:
         numbers = torch.as_tensor(ids).tolist()
         names = [f"{name} {number}" for name, number in zip(names, numbers, strict=True)]
-    what = "tokens" if ids is None else "tokens with their ids"
-    return f"{len(names)} {what}, {listed(names, 12)}"
+    with_ids = "" if ids is None else f" with {'its id' if len(names) == 1 else 'their ids'}"
+    return f"{counted(len(names), 'token')}{with_ids}: {listed(names, 12)}"
 
 
 def tokens_with_probs(best: Sequence[tuple[str, float]], most: int = 3) -> str:
-    """The first tokens of a description, with their probabilities."""
-    return listed([f"{quoted(token)} {in_words(prob)}" for token, prob in best][:most], most)
+    """The most probable tokens of a description, with their probabilities; "the" is left out."""
+    said = [f"{quoted(token)} {probability_in_words(prob)}" for token, prob in best[:most]]
+    if len(said) == 1:
+        return f"most probable token: {said[0]}"
+    return f"{NUMBERS.get(len(said), len(said))} most probable tokens: {', '.join(said)}"
 
 
 def new_figure(height: float, title: str, width: float = WIDTH) -> Figure:
@@ -192,17 +198,18 @@ def checked_probs(probs: torch.Tensor) -> torch.Tensor:
     """Float32 probabilities on the CPU; `ValueError` where one is not from 0 to 1."""
     checked = torch.from_numpy(checked_finite(probs, "probs"))
     if not ((checked >= 0) & (checked <= 1.001)).all():
-        raise ValueError("probs must lie between 0 and 1: are these logits? softmax them first")
+        raise ValueError("probs must be between 0 and 1; if these are logits, use softmax first")
     return checked
 
 
 def box_rows(tokens: Sequence[str], ids: Sequence[int] | torch.Tensor | None) -> list[list[Box]]:
     """A box for each token, in as many lines as they take."""
     if isinstance(tokens, str) or not len(tokens):
-        raise ValueError("tokens must be a list of at least one string, as token_strings gives it")
+        raise ValueError("tokens must be a list of at least one string, see token_strings")
     names = [""] * len(tokens) if ids is None else [str(i) for i in torch.as_tensor(ids).tolist()]
     if len(names) != len(tokens):
-        raise ValueError(f"there are {len(tokens)} tokens and {len(names)} ids: one id for each")
+        count = f"{counted(len(tokens), 'token')} and {counted(len(names), 'id')}"
+        raise ValueError(f"each token needs one id, but there are {count}")
     rows: list[list[Box]] = [[]]
     left = 0.0
     for number, (token, name) in enumerate(zip(tokens, names, strict=True)):
@@ -247,7 +254,7 @@ def name_columns(axes: Axes, labels: list[str], width: float) -> None:
     flat = max(map(len, labels)) + 1 < width / len(labels) / (9 * CHARACTER)
     places = range(0, len(labels), step)
     axes.set_xticks(places, labels[::step], rotation=0 if flat else 90, fontsize=9, **FONT)
-    axes.set_xlabel("token (␣ is a space)" + (f", one of {step} is named" if step > 1 else ""))
+    axes.set_xlabel("token (␣ is a space)" + (f"; 1 of {step} tokens is named" if step > 1 else ""))
 
 
 def write(axes: Axes, x: float, y: float, text: str, **style: Any) -> None:

@@ -12,7 +12,16 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import LogLocator
 
-from tutorial_utils.draw.described import describe_figure, in_words, listed, quoted
+from tutorial_utils.draw.described import (
+    counted,
+    describe_figure,
+    from_to,
+    in_words,
+    layers_in_words,
+    listed,
+    quoted,
+    sentence,
+)
 from tutorial_utils.draw.figures import (
     CHARACTER,
     WIDTH,
@@ -40,8 +49,8 @@ def plot_layer_token_heatmap(
 
     `layers` are the numbers of the rows, 0 and up by default. `label` says what the colours mean.
     `text` `(layers, seq)`, strings or numbers, is written into the cells. `log` spreads the colours
-    over powers of ten, for when a few values are far above the rest; then values of 0 and below are
-    grey. A cell whose value is not finite is grey and shows that value instead of its `text`.
+    over powers of ten, which helps when a few values are far above the others; then values of 0 and
+    below are grey. A cell whose value is not finite is grey and shows it instead of its `text`.
     """
     rows = as_array(values)
     # A cell with text has room for 5 characters. If many columns need more width, the figure grows.
@@ -52,8 +61,8 @@ def plot_layer_token_heatmap(
     said = heatmap_in_words(rows, tokens, layers=layers, label=label)
     if text is not None:
         cells = [cell if isinstance(cell, str) else in_words(float(cell)) for cell in text[-1]]
-        said += f" The top row, token by token: {listed(map(quoted, cells), 12)}."
-    return describe_figure(figure, f"{title}: {said}")
+        said += f"; the top row, token by token: {listed(map(quoted, cells), 12)}"
+    return describe_figure(figure, f"{sentence(title)} {said[0].upper()}{said[1:]}.")
 
 
 def plot_similarity(
@@ -73,15 +82,15 @@ def plot_similarity(
         raise ValueError(f"similarity must be (layers, layers), here {square}, not {values.shape}")
     figure = new_figure(4.2, title, 5.5)
     axes = figure.add_subplot()
-    least = min(0, values[np.isfinite(values)].min(initial=0))
-    image = axes.imshow(values, origin="lower", cmap="cividis", vmin=least, vmax=1)
+    lowest = min(0, values[np.isfinite(values)].min(initial=0))
+    image = axes.imshow(values, origin="lower", cmap="cividis", vmin=lowest, vmax=1)
     places = range(0, len(layers), -(-len(layers) // 17))
     axes.set_xticks(places, [str(layers[i]) for i in places], fontsize=9)
     axes.set_yticks(places, [str(layers[i]) for i in places], fontsize=9)
     axes.set(xlabel="layer", ylabel="layer")
     _mark_not_finite(axes, values, int(3.8 / len(layers) / (9 * CHARACTER)))
     figure.colorbar(image, ax=axes, label="cosine similarity", pad=0.02)
-    return describe_figure(figure, f"{title}: {_similarity_in_words(values, layers)}")
+    return describe_figure(figure, f"{sentence(title)} {_similarity_in_words(values, layers)}")
 
 
 def heatmap_in_words(
@@ -91,20 +100,22 @@ def heatmap_in_words(
     layers: Sequence[int] | None = None,
     label: str = "value",
 ) -> str:
-    """A heatmap's sentence: what it shows, and where the lowest and the highest value are."""
+    """What a heatmap shows, and where its lowest and highest value are: no full stop yet."""
     layers = [*(range(len(values)) if layers is None else layers)]
-    about = f"{label} for layers {layers[0]} to {layers[-1]} and {len(tokens)} tokens"
+    about = f"{label} for {counted(len(tokens), 'token')} at {layers_in_words(layers)}"
     finite = np.isfinite(values)
     if not finite.any():
-        return f"{about}, no value is finite."
+        return f"{about}; no value is finite"
     ends = []
     for pick, rest in ((np.argmin, np.inf), (np.argmax, -np.inf)):
         place = pick(np.where(finite, values, rest))
         row, column = map(int, np.unravel_index(place, values.shape))
-        where = f"at layer {layers[row]}, {quoted(tokens[column])}"
+        where = f"(layer {layers[row]}, {quoted(tokens[column])})"
         ends.append(f"{in_words(float(values[row, column]))} {where}")
-    broken = "" if finite.all() else f"; {(~finite).sum()} are not finite"
-    return f"{about}, from {ends[0]}, to {ends[1]}{broken}."
+    broken = int((~finite).sum())
+    verb = "is" if broken == 1 else "are"
+    others = f"; {counted(broken, 'value')} {verb} not finite" if broken else ""
+    return f"{about}, from {ends[0]} to {ends[1]}{others}"
 
 
 def _similarity_in_words(values: np.ndarray, layers: list[int]) -> str:
@@ -112,11 +123,12 @@ def _similarity_in_words(values: np.ndarray, layers: list[int]) -> str:
         np.argmin(np.where(np.isfinite(values), values, 2)), values.shape
     )
     beside = np.diagonal(values, 1)
-    least = f"{in_words(float(values[row, column]))} for layers {layers[column]} and {layers[row]}"
     if not len(beside):
-        return f"layer {layers[0]} only."
-    near = " to ".join(in_words(float(value)) for value in (beside.min(), beside.max()))
-    return f"layers next to each other have {near}, the least is {least}."
+        return f"There is only layer {layers[0]}."
+    near = from_to(float(beside.min()), float(beside.max()))
+    pair = sorted((layers[row], layers[column]))
+    lowest = f"{in_words(float(values[row, column]))}, between layers {pair[0]} and {pair[1]}"
+    return f"For neighbouring layers the similarity is {near}; the lowest of all is {lowest}."
 
 
 def draw_heatmap(
@@ -134,8 +146,10 @@ def draw_heatmap(
     layers = [*(range(len(values)) if layers is None else layers)]
     shape = (len(layers), len(tokens))
     wrong = {values.shape, *((len(text), len(row)) for row in text)} - {shape}
-    if wrong or not values.size:
-        raise ValueError(f"values and text must be (layers, seq), here {shape}, not {wrong or ''}")
+    if wrong:
+        raise ValueError(f"values and text must be (layers, seq), here {shape}, not {wrong}")
+    if not values.size:
+        raise ValueError("values are empty: give at least one layer and one token")
     axes = figure.add_subplot()
     # The approximate size of all cells together, in inches.
     width = figure.bbox.width / 100 - 1.6

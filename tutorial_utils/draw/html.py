@@ -59,7 +59,7 @@ def probability(value: float) -> str:
 class BarRow(NamedTuple):
     """A row of `bar_table`.
 
-    Each bar is a share from 0 to 1 with its CSS; `words` are HTML. A share that is not finite gets
+    Each bar is a share from 0 to 1 with its CSS; `words` are HTML. A share that is not finite has
     no bar, so the words must say what it is.
     """
 
@@ -169,7 +169,7 @@ def heat_cell(text: str, shade: float, *, style: str = "", tooltip: str = "") ->
 
 
 def _shades(values: torch.Tensor, log: bool) -> torch.Tensor:
-    """Places on the colour scale, 0 for the least value and 1 for the greatest of those finite."""
+    """Places on the colour scale: 0 for the lowest finite value and 1 for the highest one."""
     values = torch.where(values.isfinite(), values, torch.nan)
     if log:
         positive = values[values > 0]
