@@ -156,7 +156,7 @@ def main() -> None:
     report("logit lens: answer not first choice at layer 0", not_yet, not_yet >= 0.95, ">= 0.95")
     counts = Counter(layer for layer in layers if layer is not None)
     usual = sum(count >= 0.02 * len(layers) for count in counts.values())
-    report("layers where it is first choice first, each >= 2%", usual, usual >= 3, ">= 3")
+    report("layers where it becomes first choice for >= 2%", usual, usual >= 3, ">= 3")
     print("  layer: prompts  " + ", ".join(f"{k}: {counts[k]}" for k in sorted(counts)))
 
     stories = sample_stories(model, tokenizer, 200)

@@ -396,7 +396,7 @@ def test_outside_its_block_the_processor_refuses(model_and_tokenizer):
         with pytest.raises(ValueError, match="no forward pass of the model came before"):
             contrast(inputs["input_ids"], torch.zeros(1, 400))
         model(**inputs)
-        with pytest.raises(ValueError, match="1 rows, and there are scores for 2"):
+        with pytest.raises(ValueError, match="batch size was 1 in the model, and is 2 in"):
             contrast(inputs["input_ids"], torch.zeros(2, 400))
         for wrong in (inputs["input_ids"][:, :-1], inputs["input_ids"].flip(1)):
             model(**inputs)

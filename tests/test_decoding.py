@@ -194,8 +194,11 @@ def test_half_precision_logits_are_filtered_in_float32():
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ({"temperature": 0}, "temperature is 0: it must be above 0.* greedy"),
-        ({"temperature": 1e-40}, "temperature is 1e-40: it must be above 0.* greedy"),
+        ({"temperature": 0}, "temperature is 0: it must be a finite .* greedy"),
+        (
+            {"temperature": 1e-40},
+            "temperature is 1e-40: it must be a finite number above 1e-30.* greedy",
+        ),
         ({"temperature": -1.0}, "temperature is -1.0"),
         ({"temperature": math.nan}, "temperature is nan"),
         ({"top_k": 0}, "top_k is 0: it must be a whole number from 1"),

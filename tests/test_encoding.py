@@ -138,7 +138,7 @@ def test_padding_is_an_id_that_the_embedding_has(own):
             "Hi [NEW]",
             r"prompt 1 has a token that this model does not know: '\[NEW\]' has the id 398",
         ),
-        ("Hi \ud83d", r"prompt 1 holds half of a character, '\\ud83d' at index 3"),
+        ("Hi \ud83d", r"prompt 1 holds half of a .*'\\ud83d' at index 3 .*remove this half"),
         ("\x07\x08", "prompt 1 gives no tokens, because the tokenizer drops all of its characters"),
     ],
 )

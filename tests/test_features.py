@@ -160,8 +160,10 @@ def test_never_more_than_a_block_is_read(llama, folder, monkeypatch):
 
 def test_activations_of_another_layer_or_model_are_refused(llama, folder, tmp_path):
     column = read_harvest(folder)[LAYER]
-    with pytest.raises(ValueError, match=r"activations of 2 of .* not of layer 1"):
+    with pytest.raises(ValueError, match=r"activations of layer 2 of .* not of layer 1"):
         train_features(llama[0], column, 1, **SIZES)
+    with pytest.raises(ValueError, match="the column 'prompt', not activations: give a layer"):
+        train_features(llama[0], read_harvest(folder)["prompt"], LAYER, **SIZES)
     other, _ = load_model(make_llama(tmp_path / "other", seed=1))
     with pytest.raises(ValueError, match="not of layer 2"):
         train_features(other, column, LAYER, **SIZES)
@@ -177,7 +179,7 @@ def test_activations_of_another_layer_or_model_are_refused(llama, folder, tmp_pa
         ({"batch": 0}, "batch=0"),
         ({"keep": torch.ones(5, dtype=torch.bool)}, "mask of type bool"),
         ({"keep": torch.ones(6000)}, "mask of type bool"),
-        ({"keep": torch.zeros(6000, dtype=torch.bool)}, "with 0 rows"),
+        ({"keep": torch.zeros(6000, dtype=torch.bool)}, "that keeps 0$"),
         ({"learning_rate": 1e30}, "not finite"),
     ],
 )
@@ -230,7 +232,7 @@ def test_files_that_hold_no_features(llama, trained, tmp_path):
     with pytest.raises(ValueError, match="cut short"):
         load_features(path, llama[0])
     save_file({"a": torch.ones(2)}, path)
-    with pytest.raises(ValueError, match="no file of `save_features`"):
+    with pytest.raises(ValueError, match="not a file that `save_features` wrote"):
         load_features(path, llama[0])
     with pytest.raises(OSError, match="could not be written"):
         save_features(trained, tmp_path / "missing" / "features.safetensors")

@@ -124,7 +124,7 @@ def test_head_scores_of_heads_that_do_only_that():
         (
             "induction",
             {"period": 11},
-            'no query has a token of kind "induction".* 11 tokens, start is 0 and period is 11',
+            'no query has a token of kind "induction".* tokens is 11, start is 0 and period is 11',
         ),
         ("previous", {"start": 10}, 'no query has a token of kind "previous"'),
     ],

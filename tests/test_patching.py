@@ -97,6 +97,30 @@ def mlp_rows(model, counts: list) -> list:
     ]
 
 
+def test_a_common_beginning_is_not_run_again(tiny):
+    """Its rows give the score of the prompt as it is; a number that is not finite is run."""
+    model, tokenizer = tiny
+    source_inputs, inputs, prompt = two_prompts(model, tokenizer)
+    ids = source_inputs["input_ids"]
+    seq, common = ids.shape[1], ids.shape[1] - 2
+    ids[:, :common] = inputs["input_ids"][:, :common]
+    source = read_activations(model, input_ids=ids, layers=[1, 2])
+    counts: list = []
+    handles = mlp_rows(model, counts)
+    got = patch_each(model, tokenizer, prompt, source, score)
+    broken = {2: source[2].clone()}
+    broken[2][0, 0] = torch.nan
+    not_finite = patch_each(model, tokenizer, prompt, broken, score)
+    for handle in handles:
+        handle.remove()
+    assert max(rows for _, rows in counts) <= seq - common + 2
+    plain = score(next_token_logits(model, tokenizer, prompt)).item()
+    assert got[:, :common] == pytest.approx(plain, abs=1e-4)
+    assert ((got[:, common:] - plain).abs() > 1e-3).any(dim=1).all()
+    assert not not_finite[0, 0].isfinite()
+    assert not_finite[0, 1:common] == pytest.approx(plain, abs=1e-4)
+
+
 def test_one_pass_for_each_layer_and_progress_is_shown(tiny):
     model, tokenizer = tiny
     source_inputs, inputs, prompt = two_prompts(model, tokenizer)
@@ -242,7 +266,7 @@ def test_a_score_without_a_gradient_cannot_be_estimated(tiny):
         return logits.argmax(dim=-1) == 7
 
     assert patch_each(model, tokenizer, "Trump works at", source, first_choice).max() <= 1
-    with pytest.raises(ValueError, match="has no gradient, as where it counts"):
+    with pytest.raises(ValueError, match="has no gradient, perhaps because it counts"):
         patch_each(model, tokenizer, "Trump works at", source, first_choice, approximate=True)
 
 
@@ -273,14 +297,14 @@ def test_wrong_sources_and_scores(tiny):
     short = {i: h[:, 1:] for i, h in source.items()}
     two = {i: h.repeat(2, 1, 1) for i, h in source.items()}
     wrong = [
-        ((short, score, None), f"the source has {seq - 1} tokens and the prompt has {seq}"),
+        ((short, score, None), f"is {seq - 1} in the source and {seq} in the prompt"),
         ((two, score, None), r"shape \(2, .* instead of \(1, seq, hidden\)"),
-        (({}, score, None), "at least one layer"),
-        ((source[0], score, None), "at least one layer"),
+        (({}, score, None), "at least one layer, but it is empty"),
+        ((source[0], score, None), "at least one layer, not Tensor"),
         (({9: source[0]}, score, None), "layer 9 is not in this model"),
         ((source, score, "mlp"), "layer 0 has no mlp: the decoder layers are 1 to 4"),
-        ((source, score, "head"), "part is None"),
-        ((source, lambda logits: logits, None), rf"shape \({seq},\), and it gave"),
+        ((source, score, "head"), 'part is None, "attention" or "mlp", not'),
+        ((source, lambda logits: logits, None), r"shape \(1,\), and it gave"),
         ((source, lambda logits: 1.0, None), "it gave float"),
     ]
     for (given, function, part), message in wrong:

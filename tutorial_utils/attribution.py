@@ -41,7 +41,7 @@ NO_SUM = (
 class Attribution(NamedTuple):
     """The terms of a logit, or of a difference between two logits; float32 on the CPU.
 
-    `total = embedding + attention.sum(1) + mlp.sum(1) + bias`, to rounding.
+    `total = embedding + attention.sum(1) + mlp.sum(1) + bias`, up to rounding.
     """
 
     total: Tensor  # (batch,), as the model gives it

@@ -238,7 +238,7 @@ class ContrastProcessor(LogitsProcessor):
             return None  # a prompt given as vectors, whose ids nobody knows
         if len(known) < len(passes) or counts != [rows]:
             read_rows = " and ".join(map(str, counts))
-            return f"the model read {read_rows} rows, and there are scores for {rows}"
+            return f"the batch size was {read_rows} in the model, and is {rows} in these scores"
         read = torch.cat(known, dim=1).to(input_ids.device)  # a long prompt may be read in chunks
         count = read.shape[1]
         fits = count in (1, length) if is_next else count <= length

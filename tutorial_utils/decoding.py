@@ -174,8 +174,8 @@ def filter_logits(
     """
     if not 1e-30 < temperature < math.inf:  # below 1e-30, float32 logits become infinite
         raise ValueError(
-            f"temperature is {temperature}: it must be above 0 (1e-30); for the most probable "
-            "token each time, use greedy decoding: logits.argmax(dim=-1)"
+            f"temperature is {temperature}: it must be a finite number above 1e-30; for the "
+            "most probable token each time, use greedy decoding: logits.argmax(dim=-1)"
         )
     if top_k is not None and (not isinstance(top_k, int) or top_k < 1):
         raise ValueError(f"top_k is {top_k}: it must be a whole number from 1, or None for all")

@@ -76,7 +76,8 @@ def checked_ids(
         except UnicodeEncodeError as error:
             raise ValueError(
                 f"{name} holds half of a character, {text[error.start]!r} at index {error.start} "
-                "(a lone surrogate). The text was probably cut in the middle: remove it"
+                "(a lone surrogate). The text was probably cut in the middle: remove this "
+                "half of a character"
             ) from None
     context, rows = context_length(model), text_ids(tokenizer, texts)
     words = getattr(model.get_input_embeddings(), "num_embeddings", None)

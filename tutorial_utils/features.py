@@ -2,7 +2,7 @@
 
 A top-k sparse autoencoder (Gao et al. 2024, arXiv:2406.04093) writes an activation as a bias plus
 at most `top_k` of `n_features` directions of norm 1, each times a number above zero. It is trained
-to leave as little as possible over. By hand: the lesson on sparse features.
+to leave as little unexplained as possible. By hand: the lesson on sparse features.
 """
 
 from __future__ import annotations
@@ -68,14 +68,15 @@ def train_features(
 
     Args:
         activations: (rows, hidden): a tensor, or a layer of `read_harvest`, which is read from disk
-            as it is needed: never are more than some ten thousand rows in memory.
+            as needed, at most about 33,000 rows at a time.
         layer: the layer that the activations are of.
         n_features, top_k: how many directions there are, and how many an activation may use.
         steps, batch: passes of the optimiser (Adam), and rows in each.
-        learning_rate: falls to 0 over the last fifth of the steps. 0.005 is for widths of some
-            hundred and some hundred features; larger ones want less, such as 0.0005.
-        keep: (rows,), True for the rows to train on. Leave out the first token of each text: on
-            most models it is many times as long as all others, and would be all of the loss.
+        learning_rate: falls to 0 over the last fifth of the steps. 0.005 suits widths of
+            a few hundred and a few hundred features; larger ones need less, such as 0.0005.
+        keep: (rows,), True for the rows to train on. Leave out the first token of each text:
+            in most models its activation is much longer than the others, and would count too much
+            in the loss.
         progress: show a bar.
 
     The same seed on the same machine gives the same features, up to rounding. By hand: the lesson
@@ -83,7 +84,7 @@ def train_features(
     features are counted, not revived.
 
     Raises ValueError for activations of another model, layer or width, for a row that is not
-    finite, by its number, and for sizes that cannot be.
+    finite (the message gives its number), and for impossible sizes.
     """
     [layer] = layer_numbers(layer, len(find_decoder_layers(model)))
     if min(steps, batch) < 1 or not 1 <= top_k <= n_features:
@@ -150,8 +151,8 @@ def encode_features(features: Features, hidden: Tensor) -> Tensor:
     width = len(features.bias)
     if hidden.shape[-1] != width:
         raise ValueError(
-            f"these features are of width {width} ({features.model}, layer {features.layer}), the "
-            f"activations have shape {tuple(hidden.shape)}"
+            f"these features are of width {width} ({features.model}, layer {features.layer}), but "
+            f"the activations have shape {tuple(hidden.shape)}"
         )
     if not hidden.isfinite().all():
         raise ValueError("the activations are not finite: load the model in bfloat16 or float32")
@@ -176,8 +177,8 @@ def save_features(features: Features, path: str | Path) -> None:
 def load_features(path: str | Path, model: PreTrainedModel) -> Features:
     """Read features that `save_features` wrote, for the model that they belong to.
 
-    Raises OSError where there is no file, ValueError where the file is another one or cut short,
-    and where the features were trained on another model, by its weights and not by its name.
+    Raises OSError if there is no file, and ValueError if the file is another one or cut short, or
+    if the features were trained on a model with other weights, whatever its name.
     """
     try:
         with safe_open(path, "pt") as file:
@@ -185,15 +186,15 @@ def load_features(path: str | Path, model: PreTrainedModel) -> Features:
             features = Features(**{name: file.get_tensor(name) for name in file.keys()}, **about)  # noqa: SIM118
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
-            f"'{path}' is no file of `save_features` ({error!r}): it was cut short, or holds "
-            "something else. Train the features again and save them"
+            f"'{path}' is not a file that `save_features` wrote ({error!r}): it was cut short, or "
+            "holds something else. Train the features again and save them"
         ) from None
     if features.revision != model_revision(model):
         raise ValueError(
             f"the features in '{path}' were trained on layer {features.layer} of "
             f"'{features.model}' ({features.revision}), and this model is "
-            f"'{model.config.name_or_path}' ({model_revision(model)}): load that one, or train "
-            "features on this one"
+            f"'{model.config.name_or_path}' ({model_revision(model)}): load the model that "
+            "they were trained on, or train features on this one"
         )
     return features
 
@@ -228,6 +229,8 @@ def _checked_rows(
     model: PreTrainedModel, activations: Tensor | Column, layer: int, keep: Tensor | None
 ) -> Tensor:
     """Which rows to train on, (rows,); ValueError where they are not of this model's layer."""
+    if isinstance(activations, Column) and isinstance(activations.name, str):
+        raise ValueError(f"this is the column {activations.name!r}, not activations: give a layer")
     width = model.config.get_text_config(decoder=True).hidden_size
     shape = tuple(activations.shape)
     if len(shape) != 2 or shape[1] != width:
@@ -236,14 +239,14 @@ def _checked_rows(
         about = read_index(activations.folder)
         if activations.name != layer or about["revision"] != model_revision(model):
             raise ValueError(
-                f"these are activations of {activations.name!r} of '{about['model']}' "
+                f"these are activations of layer {activations.name} of '{about['model']}' "
                 f"({about['revision']}), not of layer {layer} of '{model.config.name_or_path}' "
                 f"({model_revision(model)})"
             )
     keep = torch.ones(shape[0], dtype=torch.bool) if keep is None else keep.cpu()
     if keep.shape != shape[:1] or keep.dtype != torch.bool or keep.sum() < 2:
         raise ValueError(
-            f"keep is a mask of type bool and shape {shape[:1]} with at least two rows, not "
-            f"{keep.dtype} of shape {tuple(keep.shape)} with {int(keep.count_nonzero())} rows"
+            f"keep is a mask of type bool and shape {shape[:1]} that keeps at least two rows, "
+            f"not {keep.dtype} of shape {tuple(keep.shape)} that keeps {int(keep.count_nonzero())}"
         )
     return keep

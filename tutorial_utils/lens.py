@@ -24,13 +24,13 @@ from tutorial_utils.activations.skip import Outputs, pass_through_layers, record
 def unembed(model: PreTrainedModel, hidden: Tensor) -> Tensor:
     """Logits `(..., vocab)` that the model makes of a residual stream `hidden` `(..., hidden)`.
 
-    Final norm, unembedding, and what else this model does to its logits, such as scaling or
+    Final norm, unembedding, and whatever else this model does to its logits, such as scaling or
     capping them: the model runs on one token, without its decoder layers, and `hidden` takes the
     place of what the last of them gives. At layer n this gives the model's own logits.
     `record_activations` and `edit_activations` do not notice that run. Gradients only where
     `hidden` carries them.
 
-    Raises ValueError for another width than the model's, and for a model that cannot do it.
+    Raises ValueError for a width other than the model's, and for a model that cannot do it.
     By hand: the lesson on the logit lens.
     """
     where = locate(model)
@@ -86,8 +86,8 @@ def _last_steps(
     if logits is None or logits.shape[:-1].numel() != len(rows):
         given = "no logits" if logits is None else f"logits of shape {tuple(logits.shape)}"
         raise ValueError(
-            f"{type(model).__name__} gives {given} for {len(rows)} positions of the residual "
-            "stream: pass a model that AutoModelForCausalLM.from_pretrained gave"
+            f"{type(model).__name__} gives {given}, and not one row for each position of the "
+            "residual stream: pass a model that AutoModelForCausalLM.from_pretrained gave"
         )
     return logits
 

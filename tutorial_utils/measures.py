@@ -97,8 +97,8 @@ def head_scores(
         has_one = wanted.any(dim=-1)
         if not has_one.any():
             raise ValueError(
-                f'no query has a token of kind "{kind}" before it: there are {len(query)} tokens, '
-                f"start is {start} and period is {period}"
+                f'no query has a token of kind "{kind}" before it: the number of tokens '
+                f"is {len(query)}, start is {start} and period is {period}"
             )
         given = (pattern.float() * wanted).sum(dim=-1)  # (batch, head, query)
         scores[layer] = given[..., has_one].mean(dim=-1).cpu()

@@ -21,7 +21,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from tutorial_utils.activations.inputs import input_device
 from tutorial_utils.activations.layers import layer_numbers, locate
 from tutorial_utils.activations.parts import find_part, hooked_part
-from tutorial_utils.activations.record_and_edit import edit_activations
+from tutorial_utils.activations.record_and_edit import edit_activations, record_activations
 from tutorial_utils.activations.skip import Outputs, record_outputs, skip_layers
 from tutorial_utils.decoding import forward_pass, pass_inputs
 from tutorial_utils.encoding import prompt_ids
@@ -43,21 +43,23 @@ def patch_each(
     """Patch `prompt` at each layer and token in turn, and score what the model says next.
 
     Args:
-        source: {layer: activations (1, seq, hidden)} of another prompt of as many tokens, as
-            `read_activations` gives them, or `read_parts` with the same `part`.
+        source: {layer: activations (1, seq, hidden)} of another prompt with the same number
+            of tokens. `read_activations` gives them, or `read_parts` with the same `part`.
         score: a function from next-token logits (batch, vocab), float32, to one number each
             (batch,).
         part: None patches the residual stream; "attention" or "mlp" what that part of each decoder
             layer gives out, before it is added to the stream.
         approximate: True estimates all scores at once, from one pass and its gradients: score plus
             difference times gradient. `score` must then be differentiable. It is exact only where
-            the score is linear in the activation: check what matters without it.
+            the score is linear in the activation: check the important scores again with
+            `approximate=False`.
         batch_tokens: the tokens that one forward pass may have; one prompt always fits.
 
     Gives the scores (layers, seq), float32 on the CPU, rows in the order of `source`. Row p of a
     batch is the prompt with token p patched. Decoder layers below the patch give what they gave
-    without it, and are not run again, except in a model where that changes the answer. A bar shows
-    the progress. By hand: the lesson on patching and steering.
+    without it, and are not run again, except in a model where that changes the answer. Neither are
+    tokens whose activations are equal in both prompts, such as those of a common beginning. A bar
+    shows the progress. By hand: the lesson on patching and steering.
     """
     if approximate:
         ids, _ = _checked(model, tokenizer, prompt, source, part)
@@ -94,10 +96,13 @@ def patch_rows(
     ids, below = _checked(model, tokenizer, prompt, source, part)
     seq = ids.shape[1]
 
-    def sweep(layer: int, skipped: int, outputs: Outputs, plain: Tensor) -> Tensor | None:
+    def sweep(
+        layer: int, differ: Tensor, skipped: int, outputs: Outputs, plain: Tensor
+    ) -> Tensor | None:
         """A row of a layer; None where the model needs the layers left out."""
         row = []
-        places = torch.arange(-1 if skipped else 0, seq)  # -1 is the prompt as it is
+        as_it_is = torch.tensor([-1] if skipped else [], dtype=torch.long)
+        places = torch.cat([as_it_is, differ])
         for tokens in places.split(max(1, batch_tokens // seq)):
             put = _patch(source[layer], tokens)
             with _edited(model, layer, len(tokens), put, part):
@@ -111,17 +116,31 @@ def patch_rows(
         return torch.cat(row)
 
     def rows() -> Iterator[Tensor]:
-        with record_outputs(model) as outputs:
+        with record_outputs(model) as outputs, ExitStack() as stack:
+            recording = None if part else record_activations(model, [*source])
+            own = stack.enter_context(recording) if recording else {}
             plain = _logits(model, ids)
+        without = look(plain)  # what a patch gives that changes nothing
         every = 1  # 0 once the model has needed the layers left out: then all are run
         for layer in source:
-            row = sweep(layer, every * below[layer], outputs, plain)
-            if row is None:
-                every = 0
-                row = sweep(layer, 0, outputs, plain)
-            yield cast(Tensor, row)
+            differ = _tokens_that_differ(source[layer], own.get(layer))
+            whole = without.repeat_interleave(seq, dim=0)
+            if len(differ):
+                row = sweep(layer, differ, every * below[layer], outputs, plain)
+                if row is None:
+                    every = 0
+                    row = sweep(layer, differ, 0, outputs, plain)
+                whole[differ] = cast(Tensor, row)
+            yield whole
 
     return rows()
+
+
+def _tokens_that_differ(source: Tensor, own: Tensor | None) -> Tensor:
+    """The tokens whose activation (1, seq, hidden) differs from `own`; all if it is None."""
+    if own is None:
+        return torch.arange(source.shape[1])
+    return (source.to(own) != own).any(dim=-1)[0].nonzero()[:, 0].cpu()
 
 
 def _checked(
@@ -213,8 +232,8 @@ def _estimate(
         total = _scores(score, model(**inputs).logits[:, -1].float())
         if not total.requires_grad:
             raise ValueError(
-                "this score has no gradient, as where it counts or compares: give one that is a "
-                "smooth function of the logits, such as a difference of two, or leave "
+                "this score has no gradient, perhaps because it counts or compares: give one that "
+                "is a smooth function of the logits, such as a difference of two, or leave "
                 "approximate=True out"
             )
         gradients = torch.autograd.grad(total.sum(), [zeros[layer] for layer in source])
@@ -235,7 +254,10 @@ def _layers_below(model: nn.Module, layer: int, part: str | None) -> int:
 
 def _check_source(source: Mapping[int, Tensor], seq: int) -> None:
     if not isinstance(source, Mapping) or not source:
-        raise ValueError("source is {layer: activations (1, seq, hidden)} with at least one layer")
+        given = "but it is empty" if isinstance(source, Mapping) else f"not {type(source).__name__}"
+        raise ValueError(
+            f"source is {{layer: activations (1, seq, hidden)}} with at least one layer, {given}"
+        )
     for layer, activation in source.items():
         shape = tuple(activation.shape)
         if len(shape) != 3 or shape[0] != 1:
@@ -245,9 +267,9 @@ def _check_source(source: Mapping[int, Tensor], seq: int) -> None:
             )
         if shape[1] != seq:
             raise ValueError(
-                f"the source has {shape[1]} tokens and the prompt has {seq}: each token takes the "
-                "activation of the token in its place, so choose prompts with the same number of "
-                "tokens"
+                f"the number of tokens is {shape[1]} in the source and {seq} in the prompt: each "
+                "token takes the activation of the token in its place, so choose prompts with the "
+                "same number of tokens"
             )
 
 

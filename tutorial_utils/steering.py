@@ -52,12 +52,14 @@ def mean_differences(
     Raises ValueError for a text of one token only.
     """
     means = []
-    for group in (texts, others):
+    for name, group in (("texts", texts), ("others", others)):
         rows = prompt_ids(model, tokenizer, group)
-        if min(map(len, rows)) == 1:
-            raise ValueError(
-                "a text has only one token, and the first token is left out: give longer texts"
-            )
+        for number, row in enumerate(rows):
+            if len(row) == 1:
+                raise ValueError(
+                    f"text {number} of `{name}`, {tokenizer.decode(row)!r}, has only one token, "
+                    "and the first token is left out: give longer texts"
+                )
         ids, mask = pad_rows(rows, left=False, device=input_device(model)).values()
         activations = read_activations(model, ids, attention_mask=mask)
         mask[:, 0] = 0
@@ -90,16 +92,16 @@ def sample_steered(
     text still is: the higher, the less fluent. By hand: the lesson on patching and steering.
 
     Raises ValueError for a prompt that leaves no room for the new tokens in the model's context,
-    for a direction or logits that are not finite, for a list of seeds of another length than the
-    prompts', and where `encode` does.
+    for a direction or logits that are not finite, for a list of seeds that does not have one
+    for each prompt, and where `encode` does.
     """
     inputs = encode(model, tokenizer, prompts)
     length = inputs["input_ids"].shape[1]
     context = context_length(model)
     if context is not None and length + max_new_tokens > context:
         raise ValueError(
-            f"the prompt has {length} tokens and {max_new_tokens} new ones were asked for, but "
-            f"this model reads at most {context}: shorten the prompt or ask for fewer"
+            f"this model reads at most {context} tokens, but the prompt has {length} and "
+            f"{max_new_tokens} new ones were asked for: shorten the prompt or ask for fewer"
         )
     for layer, vector in directions.items():
         if not (strength * vector).isfinite().all():
@@ -107,7 +109,9 @@ def sample_steered(
 
     seeds = None if isinstance(seed, int) else list(seed)
     if seeds is not None and len(seeds) != len(inputs["input_ids"]):
-        raise ValueError(f"{len(inputs['input_ids'])} prompts need as many seeds, not {len(seeds)}")
+        raise ValueError(
+            f"give one seed for each prompt: {len(inputs['input_ids'])}, not {len(seeds)}"
+        )
     generators = {one: torch.Generator().manual_seed(one) for one in seeds or ()}
 
     def draw(input_ids: Tensor, scores: Tensor) -> Tensor:
@@ -117,13 +121,15 @@ def sample_steered(
     edits = {layer: partial(_add, strength * vector) for layer, vector in directions.items()}
     # Switch off what generation_config.json sets, and pass nothing that it leaves unset.
     config = model.generation_config
-    options = {k: off for k, off in SWITCHED_OFF.items() if getattr(config, k, None) is not None}
-    options |= {"top_k": 0, "top_p": 1.0, "max_new_tokens": max_new_tokens}
+    known = {k: off for k, off in SWITCHED_OFF.items() if getattr(config, k, None) is not None}
+    # With a list of seeds `draw` leaves one token, and `generate` need not draw a second time.
+    draws = seeds is None
+    options = known | {"do_sample": draws, "top_k": 0 if draws else None, "top_p": 1.0}
     steered = edit_activations(model, edits) if edits else nullcontext()
     with _seeded(seed if isinstance(seed, int) else 0), torch.inference_mode(), steered:
         # mypy sees no generate: models inherit it from GenerationMixin, not from PreTrainedModel.
         ids = model.generate(  # type: ignore[operator]
-            **inputs, **options, do_sample=True, logits_processor=[draw]
+            **inputs, **options, max_new_tokens=max_new_tokens, logits_processor=[draw]
         )
     new = ids[:, length:]
     texts = tokenizer.batch_decode(
@@ -179,6 +185,8 @@ def _losses(model: PreTrainedModel, inputs: BatchEncoding, new: Tensor) -> Tenso
     ids = torch.cat([inputs["input_ids"], new], dim=1)
     keep = new.shape[1] + 1  # the logits of the last prompt token predict the first new one
     outputs = forward_pass(model, ids, mask, use_cache=False, logits_to_keep=keep)
-    logits = outputs.logits[:, -keep:-1].float()
-    losses = torch.nn.functional.cross_entropy(logits.transpose(1, 2), new, reduction="none")
+    logits = outputs.logits[:, -keep:].flatten(0, 1).float()  # (batch * keep, vocab), not copied
+    targets = torch.nn.functional.pad(new, (0, 1), value=-100)  # nothing follows the last token
+    losses = torch.nn.functional.cross_entropy(logits, targets.flatten(), reduction="none")
+    losses = losses.view_as(targets)[:, :-1]
     return ((losses * counted).sum(dim=1) / counted.sum(dim=1)).cpu()

@@ -112,7 +112,8 @@ def test_unknown_options_are_refused_with_the_nearest_known_one(model):
     [
         ("mamba", "attention", None, r"has no part that is known as attention.*mixer"),
         ("longcat_flash", "attention", 1, "has more than one part that is known as attention"),
-        ("llama", "head", None, 'part is None, "attention" or "mlp"'),
+        ("llama", "head", None, 'part is "attention" or "mlp", not \'head\''),
+        ("llama", None, None, 'part is "attention" or "mlp", not None'),
         ("llama", "mlp", 0, "layer 0 is the embedding output and has no parts"),
         ("llama", "mlp", [1, 9], "layer 9 is not in this model"),
     ],

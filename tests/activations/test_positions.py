@@ -83,8 +83,8 @@ def test_mask_of_a_pass_that_broke_off_is_forgotten(llama):
 
 
 def test_row_without_a_real_token(llama):
-    mask = torch.tensor([[0] * 7, [1] * 7])
-    with pytest.raises(ValueError, match="a row of this input has no real token"):
+    mask = torch.tensor([[1] * 7, [0] * 7])
+    with pytest.raises(ValueError, match="row 1 of this input is all padding: leave that row out"):
         read_activations(llama, random_ids(), positions="last", attention_mask=mask)
 
 
@@ -163,7 +163,7 @@ def test_chunks_of_a_prompt_that_are_padding_alone(llama):
             attention_mask=torch.tensor([[0] * 7, [1] * 7]),
             past_key_values=DynamicCache(),
         )
-    with pytest.raises(ValueError, match="a row of this input has no real token"):
+    with pytest.raises(ValueError, match="row 0 of this input is all padding"):
         last[2]
 
 

@@ -154,6 +154,8 @@ def read_parts(
     inputs of the model. By hand: the lesson on patching and steering.
     """
     check_options(model, inputs, "read_parts", ("part", *OPTIONS))
+    if part not in PARTS:
+        raise ValueError(f'part is "attention" or "mlp", not {part!r}')
     numbers = decoder_layers(model, layers)
     pick = choose(positions, inputs.get("attention_mask"))
     with record_parts(model, part, numbers, pick, len(input_ids)) as kept:

@@ -7,7 +7,10 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
-NO_REAL_TOKEN = 'positions="last": a row of this input has no real token'
+NO_REAL_TOKEN = (
+    'positions="last": row {} of this input is all padding: leave that row out, or record all '
+    "positions"
+)
 
 
 class Record:
@@ -24,8 +27,8 @@ class Record:
         # One tensor for each forward pass, or None if the pass skipped the layer. Joined when read.
         self.passes: dict[int, list[Tensor | None]] = {number: [] for number in self.layers}
         self.changed_in_place: set[int] = set()  # layers whose tensor was changed after recording
-        # Whether "last" was asked for and a row of the last pass has no real token.
-        self.has_padding_row = False
+        # If "last" was asked for: the first row of the last pass that has no real token.
+        self.padding_row: int | None = None
 
     def crop(self, kept: int) -> None:
         """Keep the first `kept` tokens only."""
@@ -72,8 +75,8 @@ class Activations(Mapping[int, Tensor]):
             )
         if len(tensors) < len(passes):
             raise KeyError(f"layer {layer} is not there: the model left this decoder layer out")
-        if record.has_padding_row:
-            raise ValueError(NO_REAL_TOKEN)
+        if record.padding_row is not None:
+            raise ValueError(NO_REAL_TOKEN.format(record.padding_row))
         if number in record.changed_in_place:
             raise ValueError(
                 f"layer {layer} was changed in place after it was recorded, by a later hook or by "

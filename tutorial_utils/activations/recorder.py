@@ -58,7 +58,7 @@ class Recorder:
         self._mask: object = None
         self._shape: torch.Size | None = None  # of the last layer seen
         self._columns: Tensor | slice | None = None  # the columns to keep
-        self._has_padding_row = False  # whether a row has no real token
+        self._padding_row: int | None = None  # the first row that has no real token
         self._given: list = []  # the inputs that may be a KV cache
 
     def see_inputs(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
@@ -80,7 +80,7 @@ class Recorder:
     def start_pass(self, owner: nn.Module, args: tuple, kwargs: dict) -> None:
         """A pass through the layers begins. It continues the last one or starts a new record."""
         self.see_inputs(owner, args, kwargs)
-        self._new, self._columns, self._shape, self._has_padding_row = {}, None, None, False
+        self._new, self._columns, self._shape, self._padding_row = {}, None, None, None
         self._given = cache_candidates((*args, *kwargs.values()))
         if self._seq is not None:
             self._choose_columns(self._seq)
@@ -100,11 +100,13 @@ class Recorder:
                 self._check_padding(real)
 
     def _check_padding(self, real: Tensor) -> None:
-        if not real.any(dim=1).all():
+        padding = (~real.any(dim=1)).nonzero()
+        if len(padding):
+            row = int(padding[0])
             if not any(map(is_cache, self._given)):
-                raise ValueError(NO_REAL_TOKEN)
+                raise ValueError(NO_REAL_TOKEN.format(row))
             # Reading the record is an error then, unless the next pass holds more of the prompt.
-            self._has_padding_row = True
+            self._padding_row = row
         model = self._where.owners[0]
         if (real[:, 1:] & ~real[:, :-1]).any() and ignores_mask(model):
             raise ValueError(
@@ -152,7 +154,7 @@ class Recorder:
                 f"positions={positions!r} counts within one forward pass, and this pass "
                 "continues another: record all positions"
             )
-        if self.record.has_padding_row:  # a chunk of the prompt that was all padding in one row
+        if self.record.padding_row is not None:  # a chunk that was all padding in one row
             self.record.forget()
         if kept < self._tokens:  # tokens were removed from the cache: remove them here too
             self.record.crop(kept)
@@ -184,7 +186,7 @@ class Recorder:
         if self._seq is None:
             self._seq = hidden.shape[1]
         elif hidden.shape[1] != self._seq:
-            shape = f"layer {number} has shape {tuple(hidden.shape)} for {self._seq} tokens"
+            shape = f"layer {number} has shape {tuple(hidden.shape)}, where seq is {self._seq}"
             raise ValueError(NO_STREAM.format(shape))
         self._shape = hidden.shape
 
@@ -237,7 +239,7 @@ class Recorder:
             cache, tensor = cache_identity(value), first_batch_tensor(value)
             if cache is not None and tensor is not None:
                 self._left.append((weakref.ref(cache), weakref.ref(tensor)))
-        record.has_padding_row = self._has_padding_row
+        record.padding_row = self._padding_row
         self._new = self._seq = self._mask = None
         self._given, self._level = [], -1
 

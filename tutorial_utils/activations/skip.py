@@ -45,8 +45,8 @@ def skip_layers(model: nn.Module, outputs: Outputs, below: int) -> Iterator[None
     """Run the model in the block without its decoder layers 1 to `below`.
 
     `outputs` are those of a pass over one prompt, and all rows of a pass in the block are that
-    prompt. Hooks on the layers still run. What a layer hands to a later one by another way than
-    its output is missing: compare a pass with one that leaves out nothing.
+    prompt. Hooks on the layers still run. What a layer hands to a later one in another way, not
+    in its output, is missing: compare a pass with one that leaves out nothing.
     """
 
     def give_again(known: Tensor, given: Tensor) -> Tensor:
@@ -80,7 +80,7 @@ def _in_place_of(
 
     layers = list(locate(model).layers)
     replaced = [vars(layers[number - 1]) for number in outputs]
-    before = [own.get("forward") for own in replaced]  # None but for accelerate's, and its like
+    before = [own.get("forward") for own in replaced]  # None except for accelerate's, and its like
     try:
         for own, output in zip(replaced, outputs.values()):
             own["forward"] = forward_of(output)

@@ -329,7 +329,7 @@ def choices_document(rng: random.Random) -> str:
 
 
 def repeats_document(rng: random.Random) -> str:
-    """Random words, then the same words again, twice or oftener in all."""
+    """Random words, then the same words again, twice or more in all."""
     length = rng.choice([3, 5, 8, 12, 20, 30, 45])
     words = [rng.choice(WORDS) for _ in range(length)]
     return " ".join(words * max(2, 80 // length))
@@ -359,7 +359,7 @@ def document(rng: random.Random, shares: dict[str, float] = SHARES) -> str:
 
 
 def mood_of(story: str) -> str | None:
-    """The mood, "happy" or "sad", of which alone words occur in the text, else None."""
+    """The only mood, "happy" or "sad", whose words occur in the text; None for both or neither."""
     words = set(story.replace(".", " ").replace(",", " ").split())
     found = [mood for mood, about in MOODS.items() if words & set(about["words"])]
     return found[0] if len(found) == 1 else None
