@@ -66,18 +66,19 @@ def call(function: Callable, *args: Any, case: str, hints: Mapping[str, str] | N
     try:
         got = function(*args)
     except Exception as error:
-        found = f"for {case} your function raised {type(error).__name__}: {error}"
+        found = f"for {case}, your function raised {type(error).__name__}: {error}"
         hint = "call it yourself in a cell of its own, and read the traceback."
         raise NotYet(found, _pick(hints, found, hint)) from None
     if got is ...:
         raise NotTried
     if got is None:
-        found = f"for {case} your function returned None."
+        found = f"for {case}, your function returned None."
         raise NotYet(found, _pick(hints, found, "is there a `return`?"))
     for arg, kept in zip(args, before, strict=True):
         same: Callable = torch.equal if isinstance(arg, Tensor) else operator.eq
         if kept is not None and not same(arg, kept):
-            raise NotYet(f"for {case} your function changed its input in place.", "work on a copy.")
+            found = f"for {case}, your function changed its input in place."
+            raise NotYet(found, "work on a copy.")
     return got
 
 
@@ -92,7 +93,7 @@ def as_tensor(got: Any, *, case: str, hint: str = "make it a tensor.") -> Tensor
             got = torch.stack([torch.as_tensor(item).cpu() for item in got])
         return torch.as_tensor(got).detach().cpu()
     except (TypeError, ValueError, RuntimeError):
-        raise NotYet(f"for {case} expected a tensor, got {type(got).__name__}.", hint) from None
+        raise NotYet(f"for {case}, expected a tensor, got {type(got).__name__}.", hint) from None
 
 
 def as_number(got: Any, *, case: str, hint: str) -> float:
@@ -102,7 +103,7 @@ def as_number(got: Any, *, case: str, hint: str) -> float:
     except (TypeError, ValueError, RuntimeError):
         number = math.nan
     if math.isnan(number):
-        raise NotYet(f"for {case} expected a number, got {_name(got)}.", hint)
+        raise NotYet(f"for {case}, expected a number, got {_name(got)}.", hint)
     return number
 
 
@@ -113,7 +114,7 @@ def as_whole_number(got: Any, *, case: str, hint: str) -> int:
             raise TypeError
         return operator.index(got)
     except (TypeError, ValueError):
-        found = f"for {case} expected an int, one whole number, got {_name(got)}."
+        found = f"for {case}, expected an int, one whole number, got {_name(got)}."
         raise NotYet(found, hint) from None
 
 
@@ -146,15 +147,15 @@ def same_tensor(
             hint = text
             break
     if got.shape != want.shape:
-        found = f"for {case} expected shape {tuple(want.shape)}, got {tuple(got.shape)}."
+        found = f"for {case}, expected shape {tuple(want.shape)}, got {tuple(got.shape)}."
     elif not _same_kind(got, want):
         kind = "numbers" if want.is_floating_point() else "whole numbers"
-        found = f"for {case} expected {kind}, got {got.dtype}."
+        found = f"for {case}, expected {kind}, got {got.dtype}."
     else:
         gap = (got.double() - want.double()).abs().nan_to_num(torch.inf)
         place = int(gap.masked_fill(_close(got, want, atol), -1).flatten().argmax())
         expected, given = want.flatten()[place].item(), got.flatten()[place].item()
-        found = f"for {case} expected {expected:.4g} at one place, got {given:.4g}."
+        found = f"for {case}, expected {expected:.4g} at one place, got {given:.4g}."
     raise NotYet(found, hint)
 
 

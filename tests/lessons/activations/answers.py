@@ -58,7 +58,7 @@ def output_of(model, module, x):  #: expected shape
     finally:
         handle.remove()
     return kept[0]
-def output_of(model, module, x):  #: an error in that module a hook is left behind
+def output_of(model, module, x):  #: an error in that module, a hook is left behind
     kept = []
     handle = module.register_forward_hook(lambda module, args, output: kept.append(output))
     with torch.no_grad():
@@ -69,12 +69,12 @@ def output_of(model, module, x):  #: somebody else's hook is gone
     result = run(model, module, x)
     module._forward_hooks.clear()
     return result
-def output_of(model, module, x):  #: in that module the error was swallowed
+def output_of(model, module, x):  #: in that module, the error was swallowed
     try:
         return run(model, module, x)
     except RuntimeError:
         return x
-def output_of(model, module, x):  #: an error later the error was swallowed
+def output_of(model, module, x):  #: an error later, the error was swallowed
     kept = []
     with hooked(module, lambda module, args, output: kept.append(output)):
         try:
@@ -93,11 +93,14 @@ def output_of(model, module, x):  #: the error became IndexError
         except RuntimeError:
             pass
     return kept[0][0] if isinstance(kept[0], tuple) else kept[0]
-def output_of(model, module, x):  #: autograd graph
+def output_of(model, module, x):  #: that you returned is in the autograd graph
     kept = []
     with hooked(module, lambda module, args, output: kept.append(output)):
         model(x)
     return kept[0][0] if isinstance(kept[0], tuple) else kept[0]
+output_of = lambda model, module, x: (model(x), 4 * x)[1]  #: return what the hook gets
+output_of = lambda model, module, x: model(x).detach()  #: the output of the whole model
+output_of = lambda model, module, x: (run(model, module, x), x)[1]  #: return what the hook gets
 output_of = lambda model, module, x: 2 * x  #: ran 0 times
 output_of = lambda model, module, x: module(x).detach()  #: ran 0 times
 output_of = lambda model, module, x: (model(x), run(model, module, x))[1]  #: ran 2 times
@@ -105,10 +108,15 @@ output_of = lambda model, module, x: (run(model, module, x), module(x))[0]  #: t
 #: let it return None
 output_of = lambda *given: run(*given, lambda kept, output: kept.append(output) or 0 * output)
 #: the output of the whole model
-output_of = lambda model, module, x: (run(model, module, x), 8 * x)[1]
+output_of = lambda model, module, x: run(model, model.layers[2], x)
+def output_of(model, module, x):  #: the input of the module
+    kept = []
+    with torch.no_grad(), hooked(module, lambda module, args, output: kept.append(args[0])):
+        model(x)
+    return kept[0]
 output_of = lambda model, module, x: (run(model, module, x), None)  #: returned a tuple
 output_of = lambda model, module, x: run(model, module, x).tolist()  #: returned a list
-output_of = lambda *given: (run(*given), torch.set_grad_enabled(False))[0]  #: gradients stay off
+output_of = lambda *given: (run(*given), torch.set_grad_enabled(False))[0]  #: are still off
 
 # %% check_last_real(last_real)
 rows_of = lambda hidden: torch.arange(len(hidden))

@@ -33,6 +33,9 @@ def contrast(final, early, alpha, picked=None, of=None, fill=-torch.inf):
     mature, premature = final.log_softmax(dim=-1), early.log_softmax(dim=-1)
     scores = mature - premature[picks if picked is None else picked, rows]
     return scores.masked_fill(probs < alpha * probs.max(dim=-1, keepdim=True).values, fill)
+by = lambda distance: lambda *given: contrast(
+    *given, distance(given[0].log_softmax(-1), given[1].log_softmax(-1)).argmax(dim=0)
+)
 #: Right
 contrast_batch = lambda z, early, a: contrast_logits(z, dict(enumerate(early)), alpha=a).scores
 def contrast_batch(final, early, alpha):  #: Right
@@ -64,6 +67,12 @@ def contrast_batch(final, early, alpha):  #: the max is over dim=-1
     return contrast(final, early, 0).masked_fill(probs < alpha * probs.max(), -torch.inf)
 #: compare the picked layers
 contrast_batch = lambda final, early, alpha: contrast(final, early, alpha, of=early[0])
+contrast_batch = by(lambda p, q: (q.exp() - p.exp()).abs().sum(-1))  #: pick with `divergence`
+contrast_batch = by(lambda p, q: (q.exp() - p.exp()).norm(dim=-1))  #: pick with `divergence`
+contrast_batch = by(lambda p, q: (p.exp() * (p - q)).sum(-1))  #: pick with `divergence`
+contrast_batch = by(lambda p, q: (q.exp() * (q - p)).sum(-1))  #: pick with `divergence`
+contrast_batch = by(lambda p, q: (p - q).abs().sum(-1))  #: pick with `divergence`
+contrast_batch = by(lambda p, q: -divergence(p.exp(), q.exp()))  #: pick with `divergence`
 def contrast_batch(final, early, alpha):  #: compare the picked layers
     probs, everything = final.softmax(-1), contrast(final, early, 0)
     return everything.masked_fill(probs <= alpha * probs.amax(-1, True), -torch.inf)

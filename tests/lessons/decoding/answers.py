@@ -10,18 +10,18 @@ tokens_kept = lambda probs, top_p: int((probs.cumsum(dim=-1) < top_p).sum()) + 1
 def tokens_kept(probs, top_p):  #: is kept too
     sums = probs.sort(descending=True).values.cumsum(dim=-1)
     return int((sums < top_p).sum())
-tokens_kept = lambda probs, top_p: int((sums_of(probs) < top_p).sum()) + 1  #: no more than all
+tokens_kept = lambda probs, top_p: int((sums_of(probs) < top_p).sum()) + 1  #: never count more
 tokens_kept = lambda probs, top_p: 2.0  #: expected an int, one whole number, got 2.0
 tokens_kept = lambda probs, top_p: torch.tensor(right(probs, top_p) + 0.5)  #: expected an int
 tokens_kept = lambda probs, top_p: True  #: expected an int
 tokens_kept = lambda probs, top_p: sums_of(probs) < top_p  #: count with sum()
-tokens_kept = lambda probs, top_p: len(probs) if top_p > 0.8 else 2  #: that is enough
+tokens_kept = lambda probs, top_p: len(probs) if top_p > 0.8 else 2  #: no further token is needed
 
 # %% check_penalise(penalise)
 def penalise(logits, ids, penalty):  #: Right
     said = torch.zeros_like(logits).index_fill(0, ids, 1) * (penalty - 1) + 1
     return torch.where(logits > 0, logits / said, logits * said).tolist()
-def penalise(logits, ids, penalty):  #: dividing makes a negative logit likelier
+def penalise(logits, ids, penalty):  #: dividing a negative logit makes it higher
     new_logits = logits.clone()
     new_logits[ids] = logits[ids] / penalty
     return new_logits
@@ -33,7 +33,7 @@ def penalise(logits, ids, penalty):  #: penalise each token once
     for token_id in ids:
         logits = right(logits, token_id[None], penalty)
     return logits
-penalise = lambda logits, ids, penalty: logits[ids]  #: give back all logits
+penalise = lambda logits, ids, penalty: logits[ids]  #: return all logits
 #: only the tokens that occur
 penalise = lambda z, ids, penalty: torch.where(z > 0, z / penalty, z * penalty)
 penalise = lambda logits, ids, penalty: right(logits, ids, 2.0)  #: the penalty is an argument
@@ -55,17 +55,17 @@ from tutorial_utils import decoding_steps
 
 model, tokenizer = load("gpt2")
 prompt = "The capital of France is Paris."
-def continue_until(prompt, stop, max_new_tokens):  #: after the prompt only
+def continue_until(prompt, stop, max_new_tokens):  #: only after the prompt
     steps = decoding_steps(model, tokenizer, prompt, max_new_tokens=max_new_tokens)
     for step in steps:
         if stop in step.text:
             break
     return step.text
-def continue_until(prompt, stop, max_new_tokens):  #: give back the whole text
+def continue_until(prompt, stop, max_new_tokens):  #: return the whole text
     steps = decoding_steps(model, tokenizer, prompt, max_new_tokens=max_new_tokens)
     text = list(steps)[-1].text
     return text[: text.find(stop) + len(stop)]
-def continue_until(prompt, stop, max_new_tokens):  #: after the prompt only
+def continue_until(prompt, stop, max_new_tokens):  #: only after the prompt
     text = right(prompt, "\x00", max_new_tokens)
     return text[: text.find(stop) + len(stop)] if stop in text else text
 def continue_until(prompt, stop, max_new_tokens):  #: look in the text, not in the tokens
@@ -81,14 +81,17 @@ def continue_until(prompt, stop, max_new_tokens):  #: cut the text after the sto
         if stop in step.text[len(prompt) :]:
             break
     return step.text
+def continue_until(prompt, stop, max_new_tokens):  #: keep the stop itself
+    text = right(prompt, stop, max_new_tokens)
+    return text[: -len(stop)] if stop in text[len(prompt) :] else text
 def continue_until(prompt, stop, max_new_tokens):  #: is there a `return`?
     text = right(prompt, stop, max_new_tokens)
     return text if stop in text else None
 continue_until = lambda *args: 1  #: expected text, got int
 continue_until = lambda *args: list(right(*args))  #: expected text, got list
-#: the prompt is given back too
+#: return the prompt too
 continue_until = lambda prompt, *args: right(prompt, *args)[len(prompt) :]
 continue_until = lambda prompt, stop, n: right(prompt, stop, 16)  #: `max_new_tokens` as given
 continue_until = lambda given, stop, n: right(prompt, stop, n)  #: `prompt` and
-continue_until = lambda prompt, stop, n: right(prompt, stop, n) + stop  #: give back the whole text
-continue_until = lambda prompt, stop, n: prompt  #: give back the whole text
+continue_until = lambda prompt, stop, n: right(prompt, stop, n) + stop  #: return the whole text
+continue_until = lambda prompt, stop, n: prompt  #: return the whole text

@@ -14,20 +14,20 @@ keep_top = lambda scores, k: scores.topk(k, dim=-1).values.relu()  #: expected s
 def keep_top(scores, k):  #: k smallest
     values, places = scores.topk(k, largest=False)
     return torch.zeros_like(scores).scatter(-1, places, values.relu())
-def keep_top(scores, k):  #: without their sign
+def keep_top(scores, k):  #: regardless of their sign
     places = scores.abs().topk(k).indices
     return torch.zeros_like(scores).scatter(-1, places, scores.gather(-1, places).relu())
 def keep_top(scores, k):  #: k of the whole tensor
     return torch.where(scores >= scores.flatten().topk(k).values[-1], scores, 0.0).relu()
 keep_top = lambda scores, k: scores.topk(k, dim=0).values  #: take `dim=-1`
-keep_top = lambda scores, k: scores.relu()  #: all that is not among the k largest is 0
+keep_top = lambda scores, k: scores.relu()  #: must be 0
 keep_top = lambda scores, k: (right(scores, k) > 0).float()  #: has 1 in their place
 keep_top = lambda scores, k: right(scores, k) > 0  #: numbers
 def keep_top(scores, k):  #: changed its input in place
     scores[scores < scores.topk(k).values[:, -1:]] = 0
     return scores.relu()
-keep_top = lambda scores, k: right(scores, max(1, k - 1))  #: by `scatter`
-keep_top = lambda scores, k: right(scores, 2)  #: by `scatter`
+keep_top = lambda scores, k: right(scores, max(1, k - 1))  #: with `scatter`
+keep_top = lambda scores, k: right(scores, 2)  #: with `scatter`
 keep_top = lambda scores, k: right(scores, k)[0]  #: expected shape
 keep_top = lambda scores, k: None  #: returned None
 
@@ -42,7 +42,7 @@ def precision_and_recall(says, truth):  #: the answer is 0
 def precision_and_recall(says, truth):  #: not a number
     both = (says & truth).sum()
     return both / says.sum(), both / truth.sum()
-precision_and_recall = lambda says, truth: right(truth, says)  #: the other way round
+precision_and_recall = lambda says, truth: right(truth, says)  #: did you swap them
 #: also counts each no
 precision_and_recall = lambda says, truth: ((says == truth).float().mean(),) * 2
 def precision_and_recall(says, truth):  #: that is F1
@@ -70,17 +70,17 @@ without = lambda h, c, d, scale, i: h - c[..., i][..., None] * d[i]
 without = lambda h, c, d, scale, i: h - c[..., i][..., None] * d[i] * scale  #: do not multiply
 without = lambda h, c, d, scale, i: h + c[..., i][..., None] * d[i] / scale  #: once more
 without = lambda h, c, d, scale, i: c[..., i][..., None] * d[i] / scale  #: the part itself
-without = lambda h, c, d, scale, i: h  #: nothing was taken out
+without = lambda h, c, d, scale, i: h  #: nothing has been removed
 def without(hidden, codes, decoder, scale, feature):  #: do not add up the other features
     codes = codes.clone()
     codes[..., feature] = 0
     return codes @ decoder / scale
 without = lambda h, c, d, scale, i: h - (h @ d[i])[..., None] * d[i]  #: not everything along it
-without = lambda h, c, d, scale, i: h - d[i] / scale  #: a number of its own
+without = lambda h, c, d, scale, i: h - d[i] / scale  #: its own number
 without = lambda h, c, d, scale, i: h - c @ d / scale  #: one feature only
 def without(hidden, codes, decoder, scale, feature):  #: changed its input in place
     hidden -= codes[..., feature][..., None] * decoder[feature] / scale
     return hidden
 without = lambda h, c, d, scale, i: right(h, c, d, scale, i)[0]  #: expected shape
-without = lambda h, c, d, scale, i: right(h, c, d, scale, i + 1)  #: with an axis more
+without = lambda h, c, d, scale, i: right(h, c, d, scale, i + 1)  #: with one more axis
 without = lambda h, c, d, scale, i: h - c[..., i] * d[i] / scale  #: raised RuntimeError

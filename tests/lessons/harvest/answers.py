@@ -4,7 +4,7 @@
 # %% check_bytes_on_disk(bytes_on_disk)
 bytes_on_disk = lambda *sizes: float(math.prod(sizes))  #: Right
 bytes_on_disk = lambda *sizes: torch.tensor(math.prod(sizes))  #: Right
-bytes_on_disk = lambda tokens, layers, hidden, itemsize: tokens * layers * hidden  #: times itemsize
+bytes_on_disk = lambda tokens, layers, hidden, itemsize: tokens * layers * hidden  #: by `itemsize`
 #: multiply all four
 bytes_on_disk = lambda tokens, layers, hidden, size: tokens * (layers + 1) * hidden * size
 bytes_on_disk = lambda *sizes: torch.tensor(512)  #: multiply all four
@@ -22,7 +22,7 @@ positions_of = lambda mask: right(mask).tolist()  #: Right
 positions_of = lambda mask: right(mask).int() * mask  #: Right
 #: for padding on the left
 positions_of = lambda mask: torch.arange(mask.shape[1]).expand(mask.shape)
-positions_of = lambda mask: mask.cumsum(dim=1)  #: one too high
+positions_of = lambda mask: mask.cumsum(dim=1)  #: too high by 1
 positions_of = lambda mask: (mask.cumsum(dim=0) - 1).clamp(min=0)  #: not [0, 1, 2
 positions_of = lambda mask: mask.sum(dim=1)  #: expected shape (2, 3), got (2,)
 positions_of = lambda mask: (mask.cumsum(dim=1) - 1.0).clamp(min=0)  #: whole numbers
@@ -52,7 +52,7 @@ def batches_of(lengths, tokens):  #: the last batch is still open
             batch = []
         batch.append(i)
     return batches
-def batches_of(lengths, tokens):  #: is padding
+def batches_of(lengths, tokens):  #: are padding
     batches = [[]]
     for i, _ in enumerate(lengths):
         if (len(batches[-1]) + 1) * max(lengths[j] for j in (*batches[-1], i)) > tokens:
@@ -65,4 +65,6 @@ batches_of = lambda lengths, n: right(lengths, n) if n == 8 else [[i] for i in r
 batches_of = lambda lengths, tokens: (right(lengths, tokens), lengths.sort())[0]
 batches_of = lambda lengths, tokens: [[], *right(lengths, tokens)]  #: an empty batch
 batches_of = lambda lengths, tokens: list(range(len(lengths)))  #: not a list of lists
-batches_of = lambda lengths, tokens: [[0, 0]]  #: exactly one batch
+batches_of = lambda lengths, tokens: [[0, 0]]  #: a prompt is in the batches more than once
+#: begin each new batch with an empty list
+batches_of = lambda *given: [[*first, *right(*given)[0]] for first in right(*given)]

@@ -22,12 +22,33 @@ find_induction = lambda *given: sorted(right(*given))
 def find_induction(patterns, period, start, least):
     scores = head_scores(patterns, "previous", start=start)
     return listed(scores, lambda s: s.mean(0), least)
-find_induction = lambda *given: [(i - 1, h) for i, h in right(*given)]  #: from 1; heads from 0
+find_induction = lambda *given: [(i - 1, h) for i, h in right(*given)]  #: heads count from 0
 find_induction = lambda *given: [(h, i) for i, h in right(*given)]  #: pairs are (layer, head)
-#: not the first row alone
+#: not only the first row
 find_induction = lambda ps, *given: right({i: p[:1] for i, p in ps.items()}, *given)
-find_induction = lambda *given: right(*given)[:1]  #: above `least`
-#: above `least`
+#: the text begins in column `start`
+find_induction = lambda ps, period, start, least: right(ps, period, 0, least)
+#: not after it
+find_induction = lambda ps, period, start, least: right(ps, period, start + 1, least)
+#: the text begins in column `start`
+find_induction = lambda ps, period, start, least: right(ps, period, max(start - 1, 0), least)
+find_induction = lambda ps, n, start, least: right(ps, n, start, 0.5)  #: above `threshold`
+find_induction = lambda ps, n, start, least: right(ps, n, start, 0.4)  #: above `threshold`
+#: check the period and the start
+find_induction = lambda ps, n, start, least: listed(ps, lambda p: score(p, n, start - 1), least)
+def find_induction(patterns, period, start, threshold):  #: the mean, not the median
+    scores = head_scores(patterns, "induction", period=period, start=start)
+    return listed(scores, lambda s: s.median(dim=0).values, threshold)
+def find_induction(patterns, period, start, threshold):  #: above `threshold`
+    scores = head_scores(patterns, "induction", period=period, start=start)
+    return listed(scores, lambda s: s.amax(dim=0), threshold)
+def find_induction(patterns, period, start, threshold):  #: above `threshold`
+    scores = head_scores(patterns, "induction", period=period, start=start)
+    return listed(scores, lambda s: s.amin(dim=0), threshold)
+#: above `threshold`
+find_induction = lambda ps, *given: right({i: p[:2] for i, p in ps.items()}, *given)
+find_induction = lambda *given: right(*given)[:1]  #: above `threshold`
+#: above `threshold`
 find_induction = lambda ps, period, start, least: listed(ps, lambda p: score(p, period, start), 0)
 #: check the period
 find_induction = lambda ps, n, start, least: listed(ps, lambda p: score(p, n, start, 0), least)
@@ -36,9 +57,9 @@ find_induction = lambda *given: dict.fromkeys(right(*given))  #: expected a list
 find_induction = lambda *given: [(i, float(h)) for i, h in right(*given)]  #: expected an int
 find_induction = lambda *given: []  #: got none
 find_induction = lambda *given: right(*given) or [(2, 1)]  #: expected none, got L2H1
-#: above `least`
+#: above `threshold`
 find_induction = lambda ps, period, start, least: [(i, h) for i in ps for h in range(4)]
-#: above `least`
+#: above `threshold`
 find_induction = lambda ps, period, start, least: listed(ps, lambda p: p.amax((0, 2, 3)), least)
 
 # %% check_direct(direct)
@@ -51,16 +72,16 @@ direct = lambda p, s, w, d: p @ (w * d) * (s.pow(2).mean() + 1e-6).rsqrt()  #: R
 direct = lambda p, s, w, d: (p / (p.pow(2).mean(-1, keepdim=True) + 1e-6).sqrt() * w) @ d
 direct = lambda p, s, w, d: (p * w) @ d  #: divide by the size of the stream
 direct = lambda p, s, w, d: (p / size_of(s)) @ d  #: multiply by `weight` too
-direct = lambda p, s, w, d: (p / size_of(p.sum(0)) * w) @ d  #: only some of it
+direct = lambda p, s, w, d: (p / size_of(p.sum(0)) * w) @ d  #: only a part of it
 direct = lambda p, s, w, d: p / size_of(s) * w * d  #: add up over the coordinates
 direct = lambda p, s, w, d: right(p, s, w, d).sum()  #: do not add the pieces up
 direct = lambda p, s, w, d: (p * w) @ d / s.norm()  #: not by the length
 direct = lambda p, s, w, d: (p * w) @ d / (s.pow(2).mean().sqrt() + 1e-6)  #: under the root
 direct = lambda p, s, w, d: (p * w) @ d / (s.pow(2).mean() + 1e-6)  #: take the root
-direct = lambda p, s, w, d: ((p - p.mean(-1, keepdim=True)) / size_of(s) * w) @ d  #: the one size
-direct = lambda p, s, w, d: (p * w) @ d / s.std()  #: the one size
-direct = lambda p, s, w, d: right(p, s, w, d).abs()  #: the one size
-direct = lambda p, s, w, d: right(p, s, w, d).softmax(0)  #: the one size
+direct = lambda p, s, w, d: ((p - p.mean(-1, keepdim=True)) / size_of(s) * w) @ d  #: divide all
+direct = lambda p, s, w, d: (p * w) @ d / s.std()  #: divide all pieces
+direct = lambda p, s, w, d: right(p, s, w, d).abs()  #: divide all pieces
+direct = lambda p, s, w, d: right(p, s, w, d).softmax(0)  #: divide all pieces
 direct = lambda p, s, w, d: right(p, s, w, d)[:, None]  #: expected shape (3,)
 
 # %% check_break_it(break_it)
@@ -79,17 +100,17 @@ break_it = lambda *given: tuple(right(*given))  #: Right
 break_it = lambda *given: torch.tensor(right(*given)).reshape(-1, 2)  #: Right
 # The first two run in the notebook too, where nothing of this table is.
 break_it = lambda *given: right(*given)[:1]  #: heads are left
-break_it = lambda loss, heads, t: heads  #: max with a key
-#: together with those that are gone
+break_it = lambda loss, heads, t: heads  #: `max` with a `key`
+#: together with those in the list
 break_it = lambda loss, heads, t: grow(loss, heads, lambda g: loss(g) >= t, lambda g, h: loss([h]))
-#: max with a key
+#: `max` with a `key`
 break_it = lambda loss, hs, t: grow(loss, hs, lambda g: loss(g) >= t, lambda g, h: -loss([*g, h]))
 break_it = lambda loss, heads, t: right(loss, heads, t + 0.05)  #: stop as soon as
-break_it = lambda *given: sorted(right(*given))  #: the order in which you took them
-break_it = lambda *given: right(*given) * 2  #: cannot be taken again
-break_it = lambda loss, heads, t: right(loss, heads, t) or [heads[0]]  #: before you take the first
+break_it = lambda *given: sorted(right(*given))  #: the order in which you added them
+break_it = lambda *given: right(*given) * 2  #: cannot be added again
+break_it = lambda loss, heads, t: right(loss, heads, t) or [heads[0]]  #: before you add the first
 break_it = lambda loss, heads, t: [h for h in heads if loss([h]) >= t]  #: heads are left
-break_it = lambda loss, heads, t: right(loss, heads[::-1][:2], t)  #: max with a key
+break_it = lambda loss, heads, t: right(loss, heads[::-1][:2], t)  #: `max` with a `key`
 break_it = lambda loss, heads, t: len(right(loss, heads, t))  #: expected a list, got int
 break_it = lambda loss, heads, t: max(heads, key=lambda h: loss([h]))  #: is not a pair
 break_it = lambda loss, heads, t: [str(h) for h in right(loss, heads, t)]  #: is not a pair

@@ -43,7 +43,7 @@ def rotate(x, positions, base):  #: turn the other way
     a, b = x.chunk(2, dim=-1)
     cos, sin = angles.cos(), angles.sin()
     return torch.cat([a * cos + b * sin, b * cos - a * sin], dim=-1)
-def rotate(x, positions, base):  #: not neighbours
+def rotate(x, positions, base):  #: not two neighbours
     angles = positions[:, None] * base ** (-torch.arange(0, x.shape[-1], 2) / x.shape[-1])
     a, b = x[..., ::2], x[..., 1::2]
     cos, sin = angles.cos(), angles.sin()
@@ -95,7 +95,7 @@ attend = lambda q, k, v: hidden(scores(q, k)).softmax(-1)  #: Not yet
 attend = lambda q, k, v: hidden(scores(q, k)).softmax(-1).mT @ spread(v, q)  #: Not yet
 attend = lambda q, k, v: right(q, k, v)[:, -1]  #: expected shape
 attend = lambda q, k, v: right(q, k, v).transpose(0, 1)  #: Not yet
-attend = lambda q, k, v: right(q, k, v).sum(0)  #: expected shape
+attend = lambda q, k, v: right(q, k, v).sum(0)  #: for 1 head, 1 key-value head, 1 token of
 attend = lambda q, k, v: right(q, k, k)  #: scores, mask, softmax over the keys
 attend = lambda q, k, v: spread(v, q)  #: Not yet
 attend = lambda q, k, v: sdpa(q, k, v, is_causal=True)  #: `heads // kv heads`

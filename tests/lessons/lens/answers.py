@@ -5,6 +5,7 @@
 rank = lambda z, answer: z.argsort(-1, descending=True).eq(answer).nonzero()[:, 1] + 1  #: Right
 #: Right
 rank = lambda z, answer: [sorted(row, reverse=True).index(row[answer]) + 1 for row in z.tolist()]
+# No two logits of the check are equal: there >= is as right as sorting, the lesson's own way.
 rank = lambda z, answer: (z >= z[:, [answer]]).sum(dim=-1, dtype=torch.int32)  #: Right
 rank = lambda logits, answer: (logits > logits[:, [answer]]).sum(dim=-1)  #: you count from 1
 #: expected shape (1,), got (4,)
@@ -13,7 +14,7 @@ rank = lambda z, answer: (z < z[:, [answer]]).sum(-1) + 1  #: from the worst
 rank = lambda z, answer: (z > z[0, answer]).sum(-1) + 1  #: own logit of the answer
 rank = lambda z, answer: right(z, answer).float()  #: whole numbers, got torch.float32
 rank = lambda z, answer: z.argmax(-1) == answer  #: whole numbers, got torch.bool
-rank = lambda z, answer: right(z, answer)[0]  #: expected shape
+rank = lambda z, answer: right(z, answer)[0]  #: for 1 layer, a vocabulary of 4
 rank = lambda z, answer: right(z, answer)[:, None]  #: expected shape
 rank = lambda z, answer: z.argsort(-1, descending=True)[:, answer] + 1  #: own logit of the answer
 rank = lambda z, answer: right(z, answer)[-1].expand(len(z))  #: own logit of the answer
@@ -34,7 +35,7 @@ settled = lambda choices: choices == choices[-1]  #: expected an int
 settled = lambda choices: float(right(choices))  #: expected an int, one whole number, got 0.0
 settled = lambda choices: int((choices != choices[-1]).sum())  #: one after it
 settled = lambda choices: int((choices[:-1] != choices[1:]).sum())  #: one after it
-settled = lambda choices: len(choices) - 1  #: one after it
+settled = lambda choices: len(choices) - 1  #: layer, [7, 7, 7], expected 0, got 2
 settled = lambda choices: int(choices[-1])  #: one after it
 
 # %% check_layer_norm_lens(layer_norm_lens)

@@ -44,7 +44,7 @@ def put_at(source, positions):  #: every row took all of the positions
     return edit
 #: only token positions[r] of row r changes
 put_at = lambda source, positions: lambda hidden: source.expand_as(hidden).to(hidden)
-#: it is torch.float32
+#: the result is torch.float32
 put_at = lambda source, positions: lambda hidden: right(source, positions)(hidden).float()
 put_at = lambda source, positions: putting(source, positions, cast=False)  #: `source.to(hidden)`
 def put_at(source, positions):  #: a row for each token

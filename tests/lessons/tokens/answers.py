@@ -19,8 +19,8 @@ next_pair = (["ow"], ["er"])  #: expected a tuple of two strings
 next_pair = count_pairs(words)  #: expected a tuple of two strings
 next_pair = ("l", "o")  #: not a pair of neighbours
 next_pair = ("er", "ow")  #: not a pair of neighbours
-next_pair = ("l", "ow")  #: has the count 1, another pair has 2
-next_pair = (" n", "ow")  #: has the count 1, another pair has 2
+next_pair = ("l", "ow")  #: has the count 1, and another
+next_pair = (" n", "ow")  #: has the count 1, and another
 
 # %% check_answer_id(answer_id, tokenizer)
 import tiny_models
@@ -46,6 +46,9 @@ answer_id = lambda p, a: tokenizer(p + " " + a)["input_ids"][
     len(tokenizer(p + " " + a)["input_ids"])
 ]
 answer_id = lambda p, a: {"Paris": right(p, a)}.get(a)  #: a word may be several tokens
+answer_id = lambda p, a: tokenizer.convert_tokens_to_ids("Ġ" + a)  #: Hint: a word may be several
+tokenizer = tiny_models.gpt2_tokenizer()  #: for a token that it does not have
+answer_id = lambda p, a: tokenizer.convert_tokens_to_ids("Ġ" + a)
 answer_id = lambda prompt, answer: -1  #: the ids of the whole text are
 answer_id = lambda prompt, answer: str(right(prompt, answer))  #: expected an int
 answer_id = lambda prompt, answer: float(right(prompt, answer))  #: expected an int
@@ -59,16 +62,17 @@ to_bytes = lambda token: bytes(byte_of[symbol] for symbol in token)
 #: Right
 decode_symbols = lambda tokens: to_bytes("".join(tokens)).decode("utf-8", errors="replace")
 decode_symbols = lambda tokens: "".join(tokens).replace("Ġ", " ")  #: invert symbol_of
-def decode_symbols(tokens):  #: a character can lie in two
+def decode_symbols(tokens):  #: can be spread over two
     byte_of = {symbol: byte for byte, symbol in symbol_of.items()}
     parts = [bytes(byte_of[s] for s in token) for token in tokens]
     return "".join(part.decode(errors="replace") for part in parts)
 decode_symbols = lambda tokens: "".join(tokens)  #: invert symbol_of
-#: a character can lie in two
+#: can be spread over two
 decode_symbols = lambda tokens: "".join(to_bytes(token).decode() for token in tokens)
 #: the bytes are UTF-8
 decode_symbols = lambda tokens: "".join(chr(byte) for byte in to_bytes("".join(tokens)))
 decode_symbols = lambda tokens: to_bytes("".join(tokens)).decode()  #: errors="replace"
+decode_symbols = lambda tokens: to_bytes("".join(tokens))  #: bytes.decode() gives text
 #: errors="replace"
 decode_symbols = lambda tokens: to_bytes("".join(tokens)).decode(errors="ignore")
 #: invert symbol_of
@@ -76,4 +80,5 @@ decode_symbols = lambda tokens: bytes(ord(s) % 256 for s in "".join(tokens)).dec
 #: expected text, got list
 decode_symbols = lambda tokens: [to_bytes(token).decode(errors="replace") for token in tokens]
 decode_symbols = lambda tokens: " ".join(tokens)  #: invert symbol_of
+decode_symbols = lambda tokens: right(tokens).strip()  #: keep all spaces
 decode_symbols = lambda tokens: right(tokens) or " "  #: empty string

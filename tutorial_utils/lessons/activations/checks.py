@@ -29,7 +29,7 @@ def check_strongest(strongest: Tensor, activations: Mapping[int, Tensor]) -> Non
         if (strongest == 1).any():
             raise NotYet("decoder layer 1 is left out here.", count)
         if torch.equal(strongest, absolute):
-            found = "these layers add the longest vectors, whatever was there before."
+            found = "these layers add the longest vectors, not relative to what was there before."
             raise NotYet(found, "divide by the norm of what was there: `change` does that.")
         at = int((strongest != want).nonzero()[0])
         found = f"at token {at}, decoder layer {strongest[at]} does not change the stream most."
@@ -38,11 +38,11 @@ def check_strongest(strongest: Tensor, activations: Mapping[int, Tensor]) -> Non
 
 
 class _Layer(nn.Module):
-    """Doubles its input; gives a tensor or a tuple, or raises. Counts how often it runs."""
+    """Scales its input; gives a tensor or a tuple, or raises. Counts how often it runs."""
 
     def __init__(self, kind: str = "tensor") -> None:
         super().__init__()
-        self.kind, self.weight, self.runs = kind, nn.Parameter(torch.tensor(2.0)), 0
+        self.kind, self.weight, self.runs = kind, nn.Parameter(torch.rand(()) + 1.5), 0
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, None]:
         self.runs += 1
@@ -69,6 +69,7 @@ class _Model(nn.Module):
 @exercise("a tensor, a tuple, a batch of 3, an error in the model, and somebody else's hook.")
 def check_output_of(output_of: Callable) -> None:
     """`output_of(model, module, x)` gives the module's output and leaves no hook of its own."""
+    torch.manual_seed(0)
     with torch.enable_grad():
         for kind, batch in (("tensor", 1), ("tensor", 3), ("tuple", 3)):
             _runs_well(output_of, kind, batch)
@@ -80,29 +81,37 @@ def _runs_well(output_of: Callable, kind: str, batch: int) -> None:
     case = f"a layer that returns a {kind}, and a batch of {batch}"
     model, x = _Model(kind), torch.randn(batch, 4, 5)
     asked = model.layers[1]
+    first, second, third = (weight.detach() for weight in model.parameters())
+    before = first * x
+    want = second * before
     others = asked.register_forward_hook(lambda module, args, output: None)
     got = call(output_of, model, asked, x, case=case)
     if model.runs != 1:
-        raise NotYet(f"for {case} the model ran {model.runs} times.", "run model(x), once.")
+        raise NotYet(f"for {case}, the model ran {model.runs} times.", "run model(x), once.")
     if asked.runs != 1:
-        raise NotYet(f"for {case} the layer ran {asked.runs} times.", "run model(x), no more.")
+        raise NotYet(
+            f"for {case}, the layer ran {asked.runs} times.", "run model(x), nothing else."
+        )
     _no_hook_left(model, others.id, case)
     given = model.given[0] if kind == "tuple" and isinstance(model.given, tuple) else model.given
-    if isinstance(model.given, tuple) != (kind == "tuple") or not torch.equal(given, 4 * x):
-        found = f"for {case} the hook changed what the layer gives to the rest of the model."
+    if isinstance(model.given, tuple) != (kind == "tuple") or not torch.equal(given, want):
+        found = f"for {case}, the hook changed what the layer gives to the rest of the model."
         raise NotYet(found, "what a hook returns replaces the output: let it return None.")
     if isinstance(got, tuple):
-        raise NotYet(f"for {case} you returned a tuple.", "take the first item of a tuple.")
+        raise NotYet(f"for {case}, you returned a tuple.", "take the first item of a tuple.")
     if not isinstance(got, Tensor):
-        raise NotYet(f"for {case} you returned a {type(got).__name__}.", "return the tensor.")
-    near = {"that is the output of the whole model: a hook sees the module's.": 8 * x}
-    near["that is what goes into the module: take the hook's third argument."] = 2 * x
-    hint = "take [0] of a tuple only, never of a tensor."
-    same_tensor(got, 4 * x, case=case, hint=hint, mistakes=near)
+        raise NotYet(f"for {case}, you returned a {type(got).__name__}.", "return the tensor.")
+    near = {"this is the output of the whole model: return what the hook gets.": third * want}
+    near["this is the input of the module: take the hook's third argument."] = before
+    hint = "return what the hook gets; use [0] only on a tuple, never on a tensor."
+    same_tensor(got, want, case=case, hint=hint, mistakes=near)
     if got.requires_grad:
-        raise NotYet(f"for {case} it is in the autograd graph.", "`no_grad`, or `detach()`.")
+        raise NotYet(
+            f"for {case}, the tensor that you returned is in the autograd graph.",
+            "use `no_grad` or `detach()`.",
+        )
     if not torch.is_grad_enabled():
-        raise NotYet(f"after {case} gradients stay off.", "use `with torch.no_grad():`.")
+        raise NotYet(f"after {case}, gradients are still off.", "use `with torch.no_grad():`.")
 
 
 def _breaks_well(output_of: Callable, model: _Model, case: str) -> None:
@@ -111,21 +120,22 @@ def _breaks_well(output_of: Callable, model: _Model, case: str) -> None:
         output_of(model, model.layers[1], torch.randn(1, 4, 5))
     except RuntimeError as error:
         if "the layer broke" not in str(error):
-            raise NotYet(f"for {case} another error came up: {error}", "let it pass on.") from None
+            found = f"for {case}, another error came up: {error}"
+            raise NotYet(found, "let the model's own error through: use only `finally`.") from None
     except Exception as error:
-        found = f"for {case} the error became {type(error).__name__}: {error}"
+        found = f"for {case}, the error became {type(error).__name__}: {error}"
         raise NotYet(found, "use `finally` and not `except`, and return after it.") from None
     else:
-        raise NotYet(f"for {case} the error was swallowed.", "use `finally`, not `except`.")
+        raise NotYet(f"for {case}, the error was swallowed.", "use `finally`, not `except`.")
     _no_hook_left(model, others.id, case)
 
 
 def _no_hook_left(model: _Model, others: int, case: str) -> None:
     hooks = [key for m in model.modules() for key in (*m._forward_hooks, *m._forward_pre_hooks)]
     if others not in hooks:
-        raise NotYet(f"for {case} somebody else's hook is gone.", "remove only your own handle.")
+        raise NotYet(f"for {case}, somebody else's hook is gone.", "remove only your own handle.")
     if len(hooks) > 1:
-        raise NotYet(f"for {case} a hook is left behind.", "`handle.remove()` in `finally`.")
+        raise NotYet(f"for {case}, a hook is left behind.", "`handle.remove()` in `finally`.")
 
 
 @exercise("padding on the left, on the right and none, in batches of 1 to 3.")

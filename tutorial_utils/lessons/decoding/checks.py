@@ -19,7 +19,7 @@ from tutorial_utils.lessons.exercise import (
 )
 
 
-@exercise("the smallest number of tokens that reaches top_p, on flat and peaked distributions.")
+@exercise("tested with flat and with peaked distributions.")
 def check_tokens_kept(tokens_kept: Callable) -> None:
     """`tokens_kept(probs (vocab,), top_p)` counts the nucleus; sums here are exact in binary."""
     flat, mixed = torch.full((8,), 0.125), torch.tensor([0.125, 0.125, 0.25, 0.5])
@@ -27,35 +27,41 @@ def check_tokens_kept(tokens_kept: Callable) -> None:
     cases.append((torch.full((3,), 0.333), 1.0, 3))  # the sum stays below 1, as rounded ones do
     hints = {
         -1: "the token that brings the sum to top_p is kept too.",
-        1: "when the sum is top_p exactly, that is enough.",
+        1: "if the sum is exactly top_p, no further token is needed.",
     }
     for probs, top_p, want in cases:
         case = f"probs {probs.tolist()} and top_p {top_p}"
         got = call(tokens_kept, probs, top_p, case=case)
         if isinstance(got, torch.Tensor) and got.numel() != 1:
-            found = f"for {case} expected one number, got a tensor of shape {tuple(got.shape)}."
+            found = f"for {case}, expected one number, got a tensor of shape {tuple(got.shape)}."
             raise NotYet(found, "count with sum().")
         got = as_whole_number(got, case=case, hint="use int(...).")
         if got > len(probs):
-            found = f"for {case} got {got}, and there are {len(probs)} tokens."
-            raise NotYet(found, "rounded, the sum can stay below 1: count no more than all.")
+            found = f"for {case}, got {got}, but there are only {len(probs)} tokens."
+            raise NotYet(
+                found, "a rounded sum can stay below 1: never count more tokens than there are."
+            )
         if got != want:
             unsorted = int((probs.cumsum(dim=-1) < top_p).sum()) + 1
             hint = hints.get(got - want, "add up the most probable tokens first.")
             hint = "are the probabilities sorted, the highest first?" if got == unsorted else hint
-            raise NotYet(f"for {case} expected {want}, got {got}.", hint)
+            raise NotYet(f"for {case}, expected {want}, got {got}.", hint)
 
 
-@exercise("the same as transformers' repetition_penalty, positive and negative logits alike.")
+@exercise("the same as transformers' repetition_penalty, for positive and for negative logits.")
 def check_penalise(penalise: Callable) -> None:
     """`penalise(logits (vocab,), ids (seq,), penalty)` against transformers' own processor."""
     logits = torch.tensor([2.0, -1.0, 0.5, 3.0, -4.0, 0.0])
     cases = {
         "a token with a positive logit": ([3], 2.0, "divide positive logits by the penalty."),
-        "a token with a negative logit": ([4], 2.0, "dividing makes a negative logit likelier."),
-        "a token that occurs twice": ([0, 1, 0], 2.0, "penalise each token once, not each time."),
+        "a token with a negative logit": ([4], 2.0, "dividing a negative logit makes it higher."),
+        "a token that occurs twice": (
+            [0, 1, 0],
+            2.0,
+            "penalise each token once, not each time that it occurs.",
+        ),
         "a penalty of 1.5": ([0, 1], 1.5, "the penalty is an argument of the function."),
-        "all tokens": ([0, 1, 2, 3, 4, 5], 2.0, "both kinds of logit occur here."),
+        "all tokens": ([0, 1, 2, 3, 4, 5], 2.0, "there are positive and negative logits here."),
     }
     for case, (said, penalty, hint) in cases.items():
         ids = torch.tensor(said)
@@ -69,11 +75,14 @@ def check_penalise(penalise: Callable) -> None:
         }
         got = as_tensor(call(penalise, logits, ids, penalty, case=case), case=case)
         if got.shape != logits.shape:
-            hint = "give back all logits, (vocab,), and change only those of `ids`."
+            hint = "return all logits, (vocab,), and change only those of `ids`."
         same_tensor(got, want, case=case, hint=hint, mistakes=mistakes)
 
 
-@exercise("stops at the first place after the prompt, also in the middle of a token or across two.")
+@exercise(
+    "the text ends at the first stop after the prompt, also if the stop is in the middle of a "
+    "token or spread over two."
+)
 def check_continue_until(
     continue_until: Callable,
     model: PreTrainedModel,
@@ -84,8 +93,8 @@ def check_continue_until(
     never, half = "\x00 never \x00", prompt[: len(prompt) // 2 + 1]
     texts = _texts(model, tokenizer, prompt, 16)
     cases = {
-        "a stop that does not occur": (never, "give back the whole text after the last step."),
-        "a stop that the prompt contains": (prompt[-1], "look for it after the prompt only."),
+        "a stop that does not occur": (never, "return the whole text after the last step."),
+        "a stop that the prompt contains": (prompt[-1], "look for it only after the prompt."),
     }
     across = _across_two_tokens(texts)
     if across:
@@ -114,14 +123,14 @@ def _check_stop(
     found = text.find(stop, len(prompt))
     want = text[: found + len(stop)] if found >= 0 else text
     if not isinstance(got, str):
-        raise NotYet(f"for {case} expected text, got {type(got).__name__}.", "return a str.")
+        raise NotYet(f"for {case}, expected text, got {type(got).__name__}.", "return a str.")
     if got == want:
         return
     if found >= 0:
-        mistakes = {text: "cut the text after the stop.", text[:found]: "the stop itself is kept."}
+        mistakes = {text: "cut the text after the stop.", text[:found]: "keep the stop itself."}
         hint = mistakes.get(got, hint)
     if prompt + got == want:
-        hint = "the prompt is given back too, in front of the new text."
+        hint = "return the prompt too, in front of the new text."
     raise NotYet(f"for {case}, {stop!r}, expected {want!r}, got {got!r}.", hint)
 
 

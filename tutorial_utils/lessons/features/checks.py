@@ -9,7 +9,7 @@ import torch
 from tutorial_utils.lessons.exercise import NotYet, as_number, call, exercise, same_tensor
 
 
-@exercise("the largest of each row stay where they were, and none is below 0.")
+@exercise("the k largest scores of each row stay where they were, and none is below 0.")
 def check_keep_top(keep_top: Callable) -> None:
     """`keep_top(scores, k)`: (tokens, features) with the k largest of each row, not below 0."""
     torch.manual_seed(0)
@@ -27,21 +27,21 @@ def check_keep_top(keep_top: Callable) -> None:
         empty = torch.zeros_like(scores)
         want = empty.scatter(-1, places, values.relu())
         mistakes = {
-            "a score below 0 becomes 0, also among the k largest.": empty.scatter(
+            "a score below 0 becomes 0, even among the k largest.": empty.scatter(
                 -1, places, values
             ),
             "these are the k smallest of each row.": _kept(scores, -scores, k),
-            "these are the k largest without their sign.": _kept(scores, scores.abs(), k),
+            "these are the k largest regardless of their sign.": _kept(scores, scores.abs(), k),
             "k scores of each row stay, not k of the whole tensor.": _kept_of_all(scores, k),
-            "all that is not among the k largest is 0.": scores.relu(),
-            "the k largest of each row: `dim=-1`. These are of each column.": (
+            "everything that is not among the k largest must be 0.": scores.relu(),
+            "these are the k largest of each column: `dim=-1` gives those of each row.": (
                 _kept(scores.T, scores.T, min(k, len(scores))).T
             ),
-            "the values stay as they are: this has 1 in their place.": (want > 0).float(),
-            "the shape stays: write the values into a tensor of zeros.": values.relu(),
+            "the values must stay as they are: this has 1 in their place.": (want > 0).float(),
+            "the shape must stay: write the values into a tensor of zeros.": values.relu(),
         }
         got = call(keep_top, scores, k, case=case, hints={"out of range": "take `dim=-1`."})
-        hint = "zeros everywhere, and at the places of the k largest their values, by `scatter`."
+        hint = "start with zeros, and write the k largest values at their places with `scatter`."
         same_tensor(got, want, case=case, hint=hint, mistakes=mistakes)
 
 
@@ -55,23 +55,33 @@ def _kept_of_all(scores: torch.Tensor, k: int) -> torch.Tensor:
     return _kept(scores.flatten(), scores.flatten(), k).view_as(scores)
 
 
-@exercise("some right, all right, none said and none true.")
+@exercise("it also works if all answers are right, if none is yes, and if nothing is true.")
 def check_precision_and_recall(precision_and_recall: Callable) -> None:
     """`precision_and_recall(says, truth)`: two numbers of two bool tensors (tokens,)."""
     cases = {
-        "3 yeses, 2 of them right, and 5 true": ("1110000000", "0110000111", 2 / 3, 2 / 5),
-        "5 yeses, 1 of them right, and 2 true": ("1111100000", "0000100001", 1 / 5, 1 / 2),
-        "all right": ("0101", "0101", 1.0, 1.0),
-        "one yes, and it is right": ("0100", "0100", 1.0, 1.0),
-        "no yes": ("0000", "0110", 0.0, 0.0),
-        "nothing true": ("0110", "0000", 0.0, 0.0),
+        "3 yes answers, 2 of them right, and 5 true tokens": (
+            "1110000000",
+            "0110000111",
+            2 / 3,
+            2 / 5,
+        ),
+        "5 yes answers, 1 of them right, and 2 true tokens": (
+            "1111100000",
+            "0000100001",
+            1 / 5,
+            1 / 2,
+        ),
+        "yes answers that are all right": ("0101", "0101", 1.0, 1.0),
+        "one yes answer, which is right": ("0100", "0100", 1.0, 1.0),
+        "no yes answer": ("0000", "0110", 0.0, 0.0),
+        "no true token": ("0110", "0000", 0.0, 0.0),
     }
     for case, (said, true, *want) in cases.items():
         says, truth = (torch.tensor([digit == "1" for digit in row]) for row in (said, true))
-        zero = {"ZeroDivision": "where there is no yes, or nothing is true, the answer is 0."}
+        zero = {"ZeroDivision": "if there is no yes answer, or no true token, the answer is 0."}
         got = call(precision_and_recall, says, truth, case=case, hints=zero)
         if not isinstance(got, (tuple, list, torch.Tensor)) or len(got) != 2:
-            raise NotYet(f"for {case} expected two numbers.", "return precision, recall")
+            raise NotYet(f"for {case}, expected two numbers.", "return precision, recall")
         found = "this is not a number: where you would divide by 0, the answer is 0."
         given = [as_number(one, case=case, hint=found) for one in got]
         right = int((says == truth).sum()) / len(says)
@@ -79,17 +89,20 @@ def check_precision_and_recall(precision_and_recall: Callable) -> None:
         for name, number, expected, other in zip(("precision", "recall"), given, want, want[::-1]):
             if abs(number - expected) < 1e-4:
                 continue
-            hint = "divide the right yes answers by all yes answers, and by all that is true."
+            hint = (
+                "precision divides the right yes answers by all yes answers, "
+                "recall divides them by all true tokens."
+            )
             if abs(number - other) < 1e-4:
-                hint = "precision comes first, then recall: is it the other way round?"
+                hint = "precision comes first, then recall: did you swap them?"
             elif abs(number - right) < 1e-4:
-                hint = "that is the share of tokens where both agree: it also counts each no."
+                hint = "that is the share of tokens on which both agree: it also counts each no."
             elif abs(number - f1) < 1e-4:
                 hint = "that is F1, which is made of the two."
-            raise NotYet(f"for {case} expected {name} {expected:.3g}, got {number:.3g}.", hint)
+            raise NotYet(f"for {case}, expected {name} {expected:.3g}, got {number:.3g}.", hint)
 
 
-@exercise("the feature's part is gone, what the autoencoder leaves over is still there.")
+@exercise("the feature's part is gone, and what the autoencoder leaves over is still there.")
 def check_without_feature(without: Callable) -> None:
     """`without(hidden, codes, decoder, scale, feature)` gives (batch, seq, hidden)."""
     torch.manual_seed(0)
@@ -101,22 +114,25 @@ def check_without_feature(without: Callable) -> None:
         rest[..., feature] = 0
         along = (hidden @ decoder[feature])[..., None] * decoder[feature]
         mistakes = {
-            "divide the part by the scale: the codes are for activations times it.": hidden - part,
+            "divide the part by the scale: the codes are for activations times the scale.": hidden
+            - part,
             "divide by the scale, do not multiply.": hidden - part * scale,
-            "take it out: this adds it once more.": hidden + part / scale,
-            "that is the part itself: take it from `hidden`.": part / scale,
-            "nothing was taken out yet.": hidden,
-            "all else stays: take one part out, do not add up the other features.": (
+            "subtract the part: this adds it once more.": hidden + part / scale,
+            "that is the part itself: subtract it from `hidden`.": part / scale,
+            "nothing has been removed yet.": hidden,
+            "everything else stays: subtract one part, do not add up the other features.": (
                 rest @ decoder / scale
             ),
-            "take out the feature's number times its direction, not everything along it.": (
+            "subtract the feature's number times its direction, not everything along it.": (
                 hidden - along
             ),
-            "each token has a number of its own: this took one whole direction from every token.": (
+            "each token has its own number: this subtracts the same vector from every token.": (
                 hidden - decoder[feature] / scale
             ),
-            "one feature only: this takes all of them out.": hidden - codes @ decoder / scale,
+            "remove one feature only: this removes all of them.": hidden - codes @ decoder / scale,
         }
         got = call(without, hidden, codes, decoder, scale, feature, case=case)
-        hint = "the part is codes[..., feature], with an axis more, times decoder[feature]."
+        hint = (
+            "the part is codes[..., feature], with one more axis, times decoder[feature] / scale."
+        )
         same_tensor(got, hidden - part / scale, case=case, hint=hint, mistakes=mistakes)

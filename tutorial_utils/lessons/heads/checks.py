@@ -9,17 +9,18 @@ import torch
 from torch import Tensor
 
 from tutorial_utils.lessons.exercise import NotYet, as_whole_number, call, exercise, same_tensor
+from tutorial_utils.measures import head_scores
 
 
 def _pairs(got: Any, case: str) -> list[tuple[int, int]]:
     """An answer as a list of (layer, head) pairs."""
     hint = "return a list of pairs, such as [(2, 3), (2, 0)]."
     if not isinstance(got, (list, tuple, Tensor)):
-        raise NotYet(f"for {case} expected a list, got {type(got).__name__}.", hint)
+        raise NotYet(f"for {case}, expected a list, got {type(got).__name__}.", hint)
     found = []
     for pair in got:
         if not isinstance(pair, (list, tuple, Tensor)) or len(pair) != 2:
-            raise NotYet(f"for {case} {pair!r} is not a pair of a layer and a head.", hint)
+            raise NotYet(f"for {case}, {pair!r} is not a pair of a layer and a head.", hint)
         layer, head = (as_whole_number(number, case=case, hint=hint) for number in pair)
         found.append((layer, head))
     return found
@@ -29,68 +30,116 @@ def _named(pairs: Sequence[tuple[int, int]]) -> str:
     return ", ".join(f"L{layer}H{head}" for layer, head in pairs) or "none"
 
 
-@exercise("heads of several layers, over all rows, the best first, and none where there is none.")
+@exercise(
+    "it finds heads in several layers, averages over the rows, minds where the text begins, and "
+    "finds none if there are none."
+)
 def check_find_induction(find_induction: Callable) -> None:
-    """`find_induction(patterns, period, start, least)` lists induction heads, best first."""
-    cases = {
-        "two heads": (8, 1, {(2, 1): (0.6, 0.6), (4, 0): (0.9, 0.8), (2, 3): (0.5, 0.5)}),
-        "a head that is one in the first row only": (6, 0, {(3, 2): (0.7, 0.7), (1, 1): (0.8, 0)}),
-        "another period, three heads": (5, 1, {(1, 0): (0.6, 0.7), (2, 2): (0.9, 0.9),
-                                               (2, 1): (0.8, 0.7)}),
-        "a model without any": (7, 0, {}),
+    """`find_induction(patterns, period, start, threshold)` lists induction heads, best first."""
+    # A planted number is the score in a row; in layer 3, (period - 1) / period of it is.
+    cases: dict[str, tuple[int, int, float, dict]] = {
+        "two heads": (8, 1, 0.4375, {(2, 1): (0.6, 0.6, 0.6), (4, 0): (0.9, 0.8, 0.7),
+                                     (2, 3): (0.4375, 0.4375, 0.4375)}),
+        "rows that differ": (6, 0, 0.45, {(3, 2): (0.7, 0.7, 0.7), (1, 1): (0.8, 0, 0),
+                                          (2, 2): (0.1, 0.65, 0.65), (4, 1): (0, 0.6, 0.6)}),
+        "a text from column 2 on": (5, 2, 0.6, {
+            (1, 0): (0.65, 0.65, 0.65), (2, 2): (0.9, 0.9, 0.9), (2, 1): (0.8, 0.85, 0.9),
+            (4, 1): (0.58, 0.58, 0.58), (3, 0): (0.7, 0.7, 0.7)}),
+        "a model without induction heads": (7, 0, 0.4, {}),
     }  # fmt: skip
-    for case, (period, start, planted) in cases.items():
-        patterns = _patterns(period, start, planted)
-        got = _pairs(call(find_induction, patterns, period, start, 0.5, case=case), case)
-        means = {head: sum(each) / 2 for head, each in planted.items()}
-        want = sorted((h for h in means if means[h] > 0.5), key=lambda h: -means[h])
-        if got == want:
-            continue
-        found = f"for {case} expected {_named(want)}, got {_named(got)}."
-        first = [h for h in planted if planted[h][0] > 0.5]
-        one_off = [(layer - 1, head) for layer, head in want]
-        if sorted(got) == sorted(want):
-            hint = "sort by score, the highest first."
-        elif sorted(got) == sorted(one_off) or sorted(got) == sorted((h, i) for i, h in want):
-            hint = (
-                "pairs are (layer, head): layers as the keys of `patterns`, from 1; heads from 0."
-            )
-        elif first != want and sorted(got) == sorted(first):
-            hint = "average over the rows, the first axis of each score, not the first row alone."
-        elif {*PREVIOUS} & {*got} and not {*want} <= {*got}:
-            hint = 'that is a previous-token head: ask for the score of kind "induction".'
-        else:
-            hint = "keep the heads whose mean over rows is above `least`, and check the period."
-        raise NotYet(found, hint)
+    for name, (period, start, threshold, planted) in cases.items():
+        patterns, case = _patterns(period, start, planted), f"{name} and threshold {threshold}"
+        got = _pairs(call(find_induction, patterns, period, start, threshold, case=case), case)
+        want = _above(patterns, period, start, threshold)
+        if got != want:
+            found = f"for {case}, expected {_named(want)}, got {_named(got)}."
+            usual = _usual_mistakes(patterns, period, start, threshold)
+            raise NotYet(found, _hint(got, want, usual))
+
+
+def _above(
+    patterns: dict[int, Tensor],
+    period: int,
+    start: int,
+    threshold: float,
+    over_rows: Callable[[Tensor], Tensor] = lambda scores: scores.mean(dim=0),
+) -> list[tuple[int, int]]:
+    """The heads with an induction score above the threshold, best first."""
+    scores = head_scores(patterns, "induction", period=period, start=start)
+    found = [(s, i, h) for i, each in scores.items() for h, s in enumerate(over_rows(each))]
+    return [(layer, head) for s, layer, head in sorted(found, reverse=True) if s > threshold]
+
+
+def _usual_mistakes(
+    patterns: dict[int, Tensor], period: int, start: int, threshold: float
+) -> dict[str, list[tuple[int, int]]]:
+    """What each usual mistake finds, by the hint for it."""
+    given = (patterns, period, start, threshold)
+    return {
+        "the text begins in column `start`: give `head_scores` start=start too.": (
+            _above(patterns, period, 0, threshold)
+        ),
+        "the first word is in column `start`, not after it: give `head_scores` start=start.": (
+            _above(patterns, period, start + 1, threshold)
+        ),
+        "average over all rows (the first axis of each score), not only the first row.": (
+            _above(*given, over_rows=lambda scores: scores[0])
+        ),
+        "average over the rows: take the mean, not the median.": (
+            _above(*given, over_rows=lambda scores: scores.median(dim=0).values)
+        ),
+    }
+
+
+def _hint(
+    got: list[tuple[int, int]],
+    want: list[tuple[int, int]],
+    usual: dict[str, list[tuple[int, int]]],
+) -> str:
+    one_off = [(layer - 1, head) for layer, head in want]
+    for hint, wrong in usual.items():
+        if got == wrong:
+            return hint
+    if sorted(got) == sorted(want):
+        return "sort by score, the highest first."
+    if sorted(got) == sorted(one_off) or sorted(got) == sorted((h, i) for i, h in want):
+        return "pairs are (layer, head). Layers are the keys of `patterns`; heads count from 0."
+    if {*PREVIOUS} & {*got} and not {*want} <= {*got}:
+        return 'that is a previous-token head: ask for the score of kind "induction".'
+    return "keep the heads whose mean score is above `threshold`; check the period and the start."
 
 
 PREVIOUS = ((1, 3), (3, 3))  # heads that look one token back, in all made-up patterns
 
 
 def _patterns(
-    period: int, start: int, planted: dict[tuple[int, int], tuple[float, float]]
+    period: int, start: int, planted: dict[tuple[int, int], tuple[float, ...]]
 ) -> dict[int, Tensor]:
-    """Patterns of 4 layers on text said twice: mostly on the first token, some heads planted."""
+    """Patterns of 4 layers on three texts said twice: mostly on column 0, some heads planted.
+
+    In layer 3, the first token that a planted head should look at gets nothing from it. So with a
+    `start` that is too high, its score rises, and that of the others stays.
+    """
     seq = start + 2 * period
     query = torch.arange(seq)
     patterns = {}
     for layer in range(1, 5):
-        pattern = torch.zeros(2, 4, seq, seq)
+        pattern = torch.zeros(3, 4, seq, seq)
         pattern[..., 0] = 1.0
         for head in range(4):
-            for row in range(2):
-                weight = planted.get((layer, head), (0.0, 0.0))[row]
+            for row in range(3):
+                weight = planted.get((layer, head), (0.0, 0.0, 0.0))[row]
                 back = period - 1
                 if (layer, head) in PREVIOUS:
                     weight, back = 0.9, 1
-                looking = query[query - back > start]
+                looking = query[query - back > start + (layer == 3)]
                 pattern[row, head, looking, 0] -= weight
                 pattern[row, head, looking, looking - back] += weight
         patterns[layer] = pattern
     return patterns
 
 
-@exercise("several pieces, a long stream, a short one: the scale is the stream's, and they add up.")
+@exercise("it divides all pieces by the size of the stream, even of a very long or very short one.")
 def check_direct(direct: Callable) -> None:
     """`direct(pieces, stream, weight, direction)` is what each piece adds to a logit."""
     torch.manual_seed(0)
@@ -108,11 +157,11 @@ def check_direct(direct: Callable) -> None:
             "freeze the scale: divide by the size of `stream`, not by that of each piece.": (
                 (pieces / own * weight) @ direction
             ),
-            "divide by the size of `stream`: these pieces are only some of it.": (
+            "divide by the size of `stream`: these pieces are only a part of it.": (
                 (pieces / of_sum * weight) @ direction
             ),
             "multiply by `weight` too: it belongs to the norm.": (pieces / size) @ direction,
-            "divide by the size of the stream: the norm does it.": (pieces * weight) @ direction,
+            "divide by the size of the stream, as the norm does.": (pieces * weight) @ direction,
             "add up over the coordinates: each piece gives one number.": terms,
             "each piece gives a number of its own: do not add the pieces up.": want.sum(),
             "divide by the root of the mean square, not by the length.": (
@@ -126,15 +175,15 @@ def check_direct(direct: Callable) -> None:
             ),
         }
         got = call(direct, pieces, stream, weight, direction, case=case)
-        hint = "divide all pieces by the one size of the stream, times weight, @ direction."
+        hint = "divide all pieces by the size of the stream, then `* weight` and `@ direction`."
         same_tensor(got, want, case=case, hint=hint, mistakes=mistakes, atol=1e-4)
 
 
 @exercise(
-    "heads that stand in for each other, one that is enough, none needed, and all not enough."
+    "it works if heads share a job, and if one head, no head or not even all heads are enough."
 )
 def check_break_it(break_it: Callable) -> None:
-    """`break_it(loss_without, heads, target)` switches heads off, dearest first, up to a loss."""
+    """`break_it(loss_without, heads, target)` switches heads off until the loss is high enough."""
     three = {(2, 0): 0.25, (2, 1): 1.0, (3, 2): 0.5, (4, 1): 0.125}  # exact in floats
     # (2, 1) and (3, 2) do the same: the second adds nothing while (4, 1) is there to be read.
     spare = {(2, 1): 1.0, (3, 2): 0.75, (4, 1): 0.25, (1, 0): 0.125}
@@ -156,7 +205,9 @@ def check_break_it(break_it: Callable) -> None:
             if len(calls) > 200:
                 raise RuntimeError("loss_without was called 200 times: does the loop end?")
             off = {(int(layer), int(head)) for layer, head in gone}
-            if same <= off and same:  # of two that do the same only the dearer counts
+            if (
+                same <= off and same
+            ):  # of two that do the same, only the one with the higher cost counts
                 off -= {min(same, key=lambda head: costs[head])}
             return 1.0 + sum(costs.get(head, 0.0) for head in off)
 
@@ -168,22 +219,20 @@ def check_break_it(break_it: Callable) -> None:
         got = _pairs(call(break_it, loss_without, heads, target, case=case), case)
         if got == want:
             continue
-        found = f"for {case} expected {_named(want)}, got {_named(got)}."
+        found = f"for {case}, expected {_named(want)}, got {_named(got)}."
         by_cost = sorted(heads, key=lambda head: -costs[head])
         if len({*got}) < len(got):
-            hint = "a head that is gone cannot be taken again: leave it out of those to try."
+            hint = "a head that is in the list cannot be added again: try only the others."
         elif sorted(got) == sorted(want):
-            hint = "list them in the order in which you took them."
+            hint = "list them in the order in which you added them."
         elif not want:
-            hint = "measure before you take the first: the loss may be high enough already."
+            hint = "check the loss before you add the first head: it may be high enough already."
         elif same and got == by_cost[: len(got)]:
-            hint = (
-                "measure each head together with those that are gone: loss_without([*gone, head])."
-            )
+            hint = "measure each head together with those in the list: loss_without([*gone, head])."
         elif got == want[: len(got)]:
             hint = "go on as long as the loss is below the target and heads are left."
         elif got[: len(want)] == want:
-            hint = "stop as soon as the loss is at the target."
+            hint = "stop as soon as the loss reaches the target."
         else:
-            hint = "each time take the head with which the loss is highest: max with a key."
+            hint = "each time add the head that makes the loss highest: `max` with a `key`."
         raise NotYet(found, hint)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from tutorial_utils.draw.described import counted
 from tutorial_utils.lessons.exercise import call, exercise, same_tensor
 
 
@@ -56,8 +57,8 @@ def check_rotate(rotate: Callable) -> None:
         angles = positions[:, None] * base ** (-2 * half / size)
         wrong = {
             "turn the other way: a cos - b sin, and b cos + a sin.": _rotated(x, -angles),
-            "pair number j of the first half with number j of the second, as Llama does, and not "
-            "neighbours.": _neighbours(x, angles),
+            "put number j of the first half together with number j of the second, as Llama does, "
+            "and not two neighbours.": _neighbours(x, angles),
             "the angle is the position times base to the power of -2 j / size: mind the 2.": (
                 _rotated(x, positions[:, None] * base ** (-half / size))
             ),
@@ -86,7 +87,8 @@ def check_attend(attend: Callable) -> None:
     for heads, groups, seq, size in ((1, 1, 1, 2), (4, 2, 5, 8), (6, 1, 4, 4), (4, 4, 3, 2)):
         q = 3 * torch.randn(heads, seq, size)
         k, v = 3 * torch.randn(groups, seq, size), torch.randn(groups, seq, size)
-        case = f"{heads} heads, {groups} key-value heads, {seq} tokens of size {size}"
+        case = f"{counted(heads, 'head')}, {counted(groups, 'key-value head')}, "
+        case += f"{counted(seq, 'token')} of size {size}"
         hints = {"size of tensor": "give each key-value head to `heads // kv heads` heads."}
         hints["must match"] = hints["size of tensor"]
         got = call(attend, q, k, v, case=case, hints=hints)

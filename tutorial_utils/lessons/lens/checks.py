@@ -7,18 +7,22 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from tutorial_utils.draw.described import counted
 from tutorial_utils.lessons.exercise import NotYet, as_whole_number, call, exercise, same_tensor
 
 
 @exercise("the best, the worst and one in between, at 1 to 5 layers.")
 def check_rank(rank: Callable) -> None:
-    """`rank(logits, answer)`: logits (layers, vocab), a token id, to ranks (layers,) from 1."""
+    """`rank(logits, answer)`: logits (layers, vocab), a token id, to ranks (layers,) from 1.
+
+    No two logits are equal, as sorting, the lesson's own way, may put equal ones in any order.
+    """
     torch.manual_seed(0)
     for layers, vocab in ((1, 4), (5, 9)):
         logits = torch.randn(layers, vocab)
         places = logits.argsort(dim=-1, descending=True)
         for answer in (int(places[0, 0]), int(places[0, -1]), int(places[0, 1])):
-            case = f"{layers} layers, a vocabulary of {vocab} and token {answer}"
+            case = f"{counted(layers, 'layer')}, a vocabulary of {vocab} and token {answer}"
             want = (places == answer).int().argmax(dim=-1) + 1
             mistakes = {
                 "the first choice has rank 1: nothing is above it, and you count from 1.": want - 1,
@@ -34,7 +38,7 @@ def check_rank(rank: Callable) -> None:
 
 @exercise("choices that settle at once, late, at the very end, and ones that leave and come back.")
 def check_settled(settled: Callable) -> None:
-    """`settled(first_choices)`: ids (layers,) to the layer from which they stay the last one."""
+    """`settled(first_choices)`: of ids (layers,), the first layer from which all equal the last."""
     cases = {
         "the same choice at each layer": ([7, 7, 7], 0),
         "a choice that comes and stays": ([3, 5, 7, 7, 7], 2),
@@ -44,7 +48,7 @@ def check_settled(settled: Callable) -> None:
         "two choices of other tokens, each for long": ([4, 4, 4, 9, 9, 9, 7, 7], 6),
     }
     for name, (ids, want) in cases.items():
-        case = f"{name}, {ids},"
+        case = f"{name}, {ids}"
         hints = {"IndexError": "if all layers have the last one's choice, `nonzero` is empty."}
         got = call(settled, torch.tensor(ids), case=case, hints=hints)
         got = as_whole_number(got, case=case, hint="return one layer's number, an int.")
@@ -53,7 +57,7 @@ def check_settled(settled: Callable) -> None:
         else:
             hint = "find the last layer with another choice: the answer is one after it."
         if got != want:
-            raise NotYet(f"for {case} expected {want}, got {got}.", hint)
+            raise NotYet(f"for {case}, expected {want}, got {got}.", hint)
 
 
 @exercise("several layers, prompts and tokens, each normalised on its own.")

@@ -50,23 +50,23 @@ def check_put_at(put_at: Callable) -> None:
         shifted[rows, positions] = source[0, rows].to(dtype)
         edit = call(put_at, source, torch.tensor(positions), case=case)
         if not callable(edit):
-            found = f"for {case} you returned {type(edit).__name__}."
+            found = f"for {case}, you returned {type(edit).__name__}."
             raise NotYet(found, "return a function: define it inside, and return its name.")
         to_dtype = "`source.to(hidden)` has the dtype and the device of `hidden`."
         got = call(edit, hidden, case=case, hints={"dtype": to_dtype})
         if not isinstance(got, Tensor):
-            found = f"for {case} the function that you returned gave {type(got).__name__}."
+            found = f"for {case}, the function that you returned gave {type(got).__name__}."
             raise NotYet(found, "it gives all of `hidden`, changed: (batch, seq, hidden).")
         if not torch.equal(source, kept):
-            raise NotYet(f"for {case} `source` was changed.", "write into a copy of `hidden`.")
+            raise NotYet(f"for {case}, `source` was changed.", "write into a copy of `hidden`.")
         if torch.equal(got, everywhere) and not torch.equal(got, want):
             hint = "index rows and positions together: new[rows, positions]."
-            raise NotYet(f"for {case} every row took all of the positions.", hint)
+            raise NotYet(f"for {case}, every row took all of the positions.", hint)
         hint = "only token positions[r] of row r changes."
         mistakes = {"row r takes the source's token positions[r], not its token r.": shifted}
         same_tensor(got, want, case=case, hint=hint, mistakes=mistakes)
         if got.dtype != dtype:
-            raise NotYet(f"for {case} it is {got.dtype}.", to_dtype)
+            raise NotYet(f"for {case}, the result is {got.dtype}.", to_dtype)
 
 
 @exercise("the part along the direction is gone, whatever its length, and the rest is as it was.")
@@ -82,7 +82,7 @@ def check_without(without: Callable) -> None:
             for lost in (direction, unit):
                 if torch.allclose(got.float(), hidden - lost, atol=1e-5):
                     hint = "subtract each token's own component: (hidden @ unit)[..., None] * unit."
-                    raise NotYet(f"for {case} every token lost the same vector.", hint)
+                    raise NotYet(f"for {case}, every token lost the same vector.", hint)
         mistakes = {
             "subtract the component: this adds it once more.": hidden + along,
             "that is the component itself: subtract it from `hidden`.": along,

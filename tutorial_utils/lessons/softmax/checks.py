@@ -20,8 +20,8 @@ def _entropies(logits: Tensor, temperatures: Sequence[float]) -> Tensor:
 
 
 @exercise(
-    "three entropies in bits. One near a fair die's 2.58 does not make the die fair: an entropy "
-    "says how unsure the model is, not among which tokens."
+    "these are the three entropies, in bits. An entropy near 2.58, that of a fair die, does not "
+    "mean that the die is fair: it says how unsure the model is, but not between which tokens."
 )
 def check_entropies(entropies: Sequence[float] | Tensor, logits: Tensor) -> None:
     """`entropies` are those of the `(vocab,)` logits at the temperatures 0.5, 1 and 2, in bits."""
@@ -32,44 +32,47 @@ def check_entropies(entropies: Sequence[float] | Tensor, logits: Tensor) -> None
         "divide the logits by the temperature: a low one makes the entropy smaller.": (
             _entropies(logits, [1 / T for T in TEMPERATURES])
         ),
-        "an entropy is never below 0: there is a minus in front of its sum.": -want,
+        "an entropy is never below 0: put a minus in front of the sum.": -want,
     }
     hint = "one softmax and one entropy for each temperature: put them into a list, [.., .., ..]."
     same_tensor(got, want, case=case, hint=hint, mistakes=mistakes, atol=1e-2)
 
 
-@exercise("one row, several axes, high logits, and logits that lie far apart.")
+@exercise("tested with one row, several axes, high logits, and logits that are far apart.")
 def check_log_softmax(log_softmax: Callable) -> None:
     """`log_softmax(z)` gives log-probabilities along the last axis, without overflow."""
     torch.manual_seed(0)
     cases = {
         "one row of logits": (torch.randn(6), "compare with torch.log_softmax(z, dim=-1)."),
-        "logits (2, 3, 5)": (torch.randn(2, 3, 5), "every sum and max is over dim=-1."),
+        "logits of shape (2, 3, 5)": (
+            torch.randn(2, 3, 5),
+            "take each sum and each max over dim=-1.",
+        ),
         "logits around 1000": (torch.randn(2, 5) + 1000, "subtract the highest logit first."),
-        "logits 0 and -200": (
+        "the logits 0 and -200": (
             torch.tensor([0.0, -200.0]),
             "don't take the logarithm of the softmax: subtract the logarithm of the sum.",
         ),
-        "rows around 1000, 0 and -1000": (
+        "rows of logits around 1000, 0 and -1000": (
             torch.tensor([[1000.0, 1001.0], [0.0, 1.0], [-1000.0, -1001.0]]),
             "subtract from each row its own highest logit: max over dim=-1, with keepdim=True.",
         ),
         "a logit of minus infinity": (
             torch.tensor([[1.0, -torch.inf, 2.0]]),
-            "its log-probability is minus infinity, and the others are as without it.",
+            "its log-probability is minus infinity, and the other results are as without it.",
         ),
     }
     for case, (z, hint) in cases.items():
         mistakes = {
-            f"that is another axis, {dim}: say dim=-1, with keepdim=True.": z.log_softmax(dim)
+            f"you used another axis, {dim}: use dim=-1, with keepdim=True.": z.log_softmax(dim)
             for dim in range(z.ndim - 1)
         }
-        mistakes["these are probabilities: what is wanted is their logarithm."] = z.softmax(-1)
+        mistakes["these are probabilities: return log-probabilities."] = z.softmax(-1)
         got = call(log_softmax, z, case=case)
         same_tensor(got, z.log_softmax(dim=-1), case=case, hint=hint, mistakes=mistakes, atol=1e-3)
 
 
-@exercise("endings of 1, 2 and 4 tokens, in bits.")
+@exercise("tested with endings of 1, 2 and 4 tokens.")
 def check_ending_bits(ending_bits: Callable) -> None:
     """`ending_bits(logits, ids, k)` is the sum of the surprisals of the last `k` tokens."""
     torch.manual_seed(0)
@@ -84,11 +87,11 @@ def check_ending_bits(ending_bits: Callable) -> None:
             "no shift: the logits at a position are about the token after it.": no_shift[-k:].sum(),
             "these are nats: divide by math.log(2) to get bits.": want * math.log(2),
             "add up the bits of the ending, don't average them.": bits[-k:].mean(),
-            "that is the whole text: take the last k tokens only.": bits.sum(),
+            "these are the bits of the whole text: take only the last k tokens.": bits.sum(),
             "one token too many: the last k tokens are ids[-k:].": bits[-k - 1 :].sum(),
-            "one number is wanted: add up the bits of the k tokens.": bits[-k:],
+            "return one number: add up the bits of the k tokens.": bits[-k:],
             "surprisal is the negative logarithm.": -want,
         }
-        hint = "compare `predictions` and `targets` in the lesson: then take the last k of both."
+        hint = "compare `predictions` and `targets` in the lesson, and take the last k of both."
         got = call(ending_bits, logits, ids, k, case=case)
         same_tensor(got, want, case=case, hint=hint, mistakes=mistakes, atol=1e-3)

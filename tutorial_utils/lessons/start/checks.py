@@ -39,7 +39,7 @@ def check_my_prompt(
     raise NotYet(found, hint)
 
 
-@exercise("several sizes of model, with one to eight bytes per number.")
+@exercise("tested with several model sizes, and with one to eight bytes per number.")
 def check_weights_gib(weights_gib: Callable) -> None:
     """`weights_gib(parameters, dtype)` is the size of the weights in GiB."""
     for parameters, dtype in [
@@ -50,15 +50,21 @@ def check_weights_gib(weights_gib: Callable) -> None:
         (8_030_261_248, torch.float8_e4m3fn),
     ]:
         case = f"{parameters:,} parameters in {dtype}"
-        got = as_number(call(weights_gib, parameters, dtype, case=case), case=case, hint="divide.")
+        got = as_number(
+            call(weights_gib, parameters, dtype, case=case), case=case, hint="return one number."
+        )
         want = parameters * dtype.itemsize / 2**30
         mistakes = {
             "a GiB is 2**30 bytes, a GB is 10**9.": parameters * dtype.itemsize / 1e9,
             "the number of bytes depends on the dtype: `dtype.itemsize`.": parameters * 4 / 2**30,
-            "`dtype.itemsize` is in bytes already, not in bits.": want / 8,
-            "that is in MiB: 2**20 bytes. A GiB is 2**30 bytes.": want * 2**10,
+            "`dtype.itemsize` is already in bytes, not in bits.": want / 8,
+            "your result is in MiB, of 2**20 bytes each. A GiB is 2**30 bytes.": want * 2**10,
         }
         if abs(got - want) > 1e-3 * want:
             near = [hint for hint, wrong in mistakes.items() if abs(got - wrong) < 1e-3 * wrong]
-            hint = near[0] if near else "parameters times bytes of each, divided by 2**30."
-            raise NotYet(f"for {case} expected {want:.4g}, got {got:.4g}.", hint)
+            hint = (
+                near[0]
+                if near
+                else "multiply the parameters by the bytes of each, and divide by 2**30."
+            )
+            raise NotYet(f"for {case}, expected {want:.4g}, got {got:.4g}.", hint)

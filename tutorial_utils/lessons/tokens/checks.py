@@ -19,9 +19,9 @@ def check_next_pair(next_pair: tuple[str, str], words: list[list[str]]) -> None:
     counts = Counter(pair for word in words for pair in pairwise(word))
     best = max(counts.values(), default=0)
     if isinstance(next_pair, list) and next_pair and isinstance(next_pair[0], tuple):
-        raise NotYet("that is a list of pairs and counts.", "[0][0] takes the pair out of it.")
+        raise NotYet("that is a list of pairs and counts.", "take the pair out with [0][0].")
     if isinstance(next_pair, tuple) and len(next_pair) == 2 and next_pair[1:] == (best,):
-        raise NotYet("that is the pair together with its count.", "take the first item of it.")
+        raise NotYet("that is the pair together with its count.", "take its first item.")
     strings = isinstance(next_pair, (tuple, list)) and all(isinstance(s, str) for s in next_pair)
     if not strings or len(next_pair) != 2:
         found = f"expected a tuple of two strings, got {type(next_pair).__name__} {next_pair!r}."
@@ -31,16 +31,16 @@ def check_next_pair(next_pair: tuple[str, str], words: list[list[str]]) -> None:
         found = f"{pair!r} is not a pair of neighbours in `words`."
         raise NotYet(found, "count in `words` as it is after the merges, not in the tiny text.")
     if counts[pair] < best:
-        found = f"{pair!r} has the count {counts[pair]}, another pair has {best}."
+        found = f"{pair!r} has the count {counts[pair]}, and another pair has the count {best}."
         raise NotYet(found, "Counter.most_common(1) gives the most frequent one.")
 
 
-@exercise("three prompts, each with the answer that belongs to it.")
+@exercise("tested with three prompts and their answers.")
 def check_answer_id(answer_id: Callable, tokenizer: PreTrainedTokenizerBase) -> None:
     """`answer_id(prompt, answer)` is the id of the answer's first token, after a space."""
     hints = {
-        "IndexError": "the space is part of the answer's first token: encode the prompt alone.",
-        "None": "is there a `return`? And a word may be several tokens: encode it.",
+        "IndexError": "the answer includes the space: encode the prompt alone, without the space.",
+        "None": "a word may be several tokens: encode it. Or is there a `return`?",
     }
     for prompt, answer in [
         ("The capital of France is", "Paris"),
@@ -55,24 +55,30 @@ def check_answer_id(answer_id: Callable, tokenizer: PreTrainedTokenizerBase) -> 
             continue
         hint = f"the ids of the whole text are {whole}: the answer's first one is among them."
         if got in tokenizer.all_special_ids:
-            hint = "that is a special token: the tokenizer adds it in front of every text."
+            hint = (
+                "that is a special token: one that the tokenizer adds in front of a text, or gives "
+                "for a token that it does not have."
+            )
         elif got == tokenizer(answer, add_special_tokens=False)["input_ids"][0]:
-            hint = "that is the word with no space before it: a token keeps the space before it."
+            hint = "that is the word with no space before it: the space is a part of the token."
         elif got == whole[start - 1]:
-            hint = "that is the last token of the prompt: go one place further."
+            hint = "that is the last token of the prompt: take the token after it."
         elif got == whole[-1]:
-            hint = "that is the last token of the answer: take its first."
-        raise NotYet(f"for {answer!r} expected the id {whole[start]}, got {got}.", hint)
+            hint = "that is the last token of the answer: take its first one."
+        raise NotYet(f"for {answer!r}, expected the id {whole[start]}, got {got}.", hint)
 
 
-@exercise("spaces, letters of several bytes, an emoji, and bytes that are not valid text.")
+@exercise(
+    "tested with spaces, letters of several bytes, an emoji, and bytes that are not valid text."
+)
 def check_decode_symbols(decode_symbols: Callable) -> None:
     """`decode_symbols(tokens)` is the text of tokens written in GPT-2's byte symbols."""
     symbol_of = bytes_to_unicode()
-    turn = "invert symbol_of: symbol to byte, for all 256 bytes."
-    join = "join the bytes of all tokens first: a character can lie in two of them."
+    turn = "invert symbol_of for all 256 bytes: go from symbol to byte."
+    join = "join the bytes of all tokens first: a character can be spread over two of them."
     for case, raw, hint in [
         ("a plain sentence", [b"The", b" die", b" shows"], turn),
+        ("a space at each end", [b" a", b" "], "keep all spaces: they belong to the tokens."),
         ("a line break, a tab and byte 127", [b"a\n", b"\tb\x7f"], turn),
         ("a token with an é", [b"A", " caf\u00e9".encode()], "the bytes are UTF-8."),
         ("an é in two tokens", [b"A", b" caf", b"\xc3", b"\xa9"], join),
@@ -84,8 +90,8 @@ def check_decode_symbols(decode_symbols: Callable) -> None:
         want = b"".join(raw).decode("utf-8", errors="replace")
         got = call(decode_symbols, tokens, case=case, hints={"Decode": hint})
         if isinstance(got, bytes):
-            raise NotYet(f"for {case} expected text, got bytes.", "bytes.decode() gives text.")
+            raise NotYet(f"for {case}, expected text, got bytes.", "bytes.decode() gives text.")
         if not isinstance(got, str):
-            raise NotYet(f"for {case} expected text, got {type(got).__name__}.", "return a str.")
+            raise NotYet(f"for {case}, expected text, got {type(got).__name__}.", "return a str.")
         if got != want:
             raise NotYet(f"for {case}, {tokens}, expected {want!r}, got {got!r}.", hint)
