@@ -162,7 +162,7 @@ def test_what_is_shown_can_be_sent_to_the_browser():
 def test_an_explorer_says_in_one_line_what_it_does():
     assert repr(Explorer([], "move it")) == "Widget: move it. Run this cell to use it."
     assert len(repr(Explorer([], "x" * 75))) <= 110  # ipywidgets cuts there
-    with pytest.raises(ValueError, match="76 characters, at most 75 fit"):
+    with pytest.raises(ValueError, match="may have 75 characters, not 76"):
         Explorer([], "x" * 76)
 
 
@@ -261,7 +261,7 @@ def test_a_kernel_that_is_shut_down_waits_for_nothing(kernel):
 def test_all_layers_are_picked_at_first_and_the_real_number_is_shown():
     picker = LayerPicker(range(9))
     assert picker.value == tuple(range(9))
-    assert "layers 0 to 8" in shown(picker) and "(9 of 9)" in shown(picker)
+    assert "layers 0 to 8" in shown(picker) and "(9 of 9 layers)" in shown(picker)
     assert "layers 0, 4, 8, 12" in shown(LayerPicker([0, 4, 8, 12]))
     # The browser would send late what Python has set, when another layer may have been picked.
     assert not find(picker, "Range").continuous_update
@@ -291,7 +291,7 @@ def test_single_layers_all_and_none():
     assert picker.value == (3,)
     find(picker, "None").click()
     assert picker.value == ()
-    assert "Picked: <b>none</b> (0 of 5)" in shown(picker)
+    assert "Picked: <b>none</b> (0 of 5 layers)" in shown(picker)
     find(picker, "All").click()
     assert picker.value == (0, 1, 2, 3, 4)
 
@@ -316,7 +316,7 @@ def test_one_move_is_one_change():
 
 
 def test_the_picker_says_what_is_wrong():
-    with pytest.raises(ValueError, match=r"picked \[9\], but there are layers 0 to 8"):
+    with pytest.raises(ValueError, match=r"picked \[9\], but you can pick layers 0 to 8"):
         LayerPicker(range(9), picked=[9])
     picker = LayerPicker(range(9))
     with pytest.raises(ValueError, match=r"picked \[-1\], but"):

@@ -109,7 +109,7 @@ def test_what_can_be_read_needs_no_words(llama):
     message = message_line()
     assert explain_if_unreadable(*llama, "\0\u202e🙂\ufffe", message) and not message.value
     check_text("a\ud83d\ude42".encode("utf-16", "surrogatepass").decode("utf-16"))
-    with pytest.raises(ValueError, match=r"character 2 of the text is half a character, \\ud83d"):
+    with pytest.raises(ValueError, match=r"character 2 of the text, \\ud83d, is only half"):
         check_text("a\ud83d\ude42")
 
 
@@ -121,6 +121,7 @@ def test_of_a_long_prompt_the_last_tokens_are_shown(llama):
     assert [*positions] == [*range(len(ids))][-LAST_TOKENS:]
     assert tokens == token_strings(llama[1], ids[-LAST_TOKENS:])
     assert tell_left_out(positions.start) == f"The first {positions.start} tokens are left out."
+    assert tell_left_out(1) == "The first token is left out."
     assert tell_left_out(encode_last(*llama, "a b").positions.start) == ""
 
 

@@ -72,7 +72,7 @@ def test_decoding(tiny, run):
     explorer = step_decoding(*tiny, PROMPT)
     for clicks in (0, 1, 2):
         for _ in range(clicks):
-            find(explorer, "Choose one").click()
+            find(explorer, "Add 1 token").click()
         find(explorer, "Strategy").value = "sample, top-k 5"
         variables, best = run(explorer)
         candidates = [

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import base64
+import html
 import re
 from collections.abc import Iterator
 
 import nbformat
 from nbformat import NotebookNode
 
+from figure_checks import count_sentences
 from notebook_tools import (
     HIDDEN,
     KEPT,
@@ -146,6 +148,8 @@ def describes_its_figures(nb: NotebookNode) -> Iterator[str]:
         short = [alt for alt in said if len(alt.split()) < 5 or not re.search(r"\d", alt)]
         if shown > len(said) or short:
             yield f"{name_cell(nb, cell)} has a figure without a description with its values"
+        if any(count_sentences(html.unescape(alt)) > 2 for alt in said):
+            yield f"{name_cell(nb, cell)} has a description of more than two sentences"
 
 
 RULES = [

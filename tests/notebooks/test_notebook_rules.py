@@ -159,6 +159,7 @@ BREAKS = [
     (file.describes_its_figures, show(text="<Figure>", png="AAAA"), show(html="<img src='a'>")),
     (file.describes_its_figures, show(html='<img alt="Size of the last layer by token" src="a">')),
     (file.describes_its_figures, show(html='<img alt="1.png" src="a">')),
+    (file.describes_its_figures, show(html='<img alt="A line. It rises. It ends at 3." src="a">')),
 ]
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
+from nbclient.exceptions import CellExecutionError
 
 import real
 from notebook_tools import LESSONS, code_cells, read
@@ -52,10 +52,27 @@ def test_numbers_are_rounded_and_words_kept():
 
 def test_the_page_of_another_model_tells_single_values_and_short_lists():
     own = {"best": 0.123456, "says": ["a|b", 2], "by": {"low": [1, 2]}, "long": [0] * 9}
-    page = real.compare(Path("06_x.ipynb"), own, {"best": 2, "only": True})
-    assert page.splitlines()[4:] == [
+    page = real.compare(own, {"best": 2, "only": True})
+    assert page.splitlines()[2:] == [
         "| best | 0.1235 | 2 |",
         "| says | a\\|b, 2 |  |",
         "| by: low | 1, 2 |  |",
         "| only |  | True |",
     ]
+
+
+def test_an_error_in_one_lesson_leaves_the_page_of_the_others(tmp_path, monkeypatch):
+    async def run(nb, path, model):
+        if path == WITH_RESULT[0]:
+            traceback = "a long\ntraceback"
+            raise CellExecutionError(traceback, "OutOfMemoryError", "no room for 16 GB")
+        return {"answer": 42}
+
+    monkeypatch.setattr(real, "run", run)
+    monkeypatch.setattr(real, "stored_result", lambda nb: {"answer": 41})
+    monkeypatch.setattr(real, "ROOT", tmp_path)
+    assert real.write_page("owner/Model-8B", WITH_RESULT[:2]) == 1
+    page = (tmp_path / "build" / "real" / "Model-8B.md").read_text(encoding="utf-8")
+    assert f"## {WITH_RESULT[0].stem} (0 s)\n\nNo result: this lesson ended with an error." in page
+    assert "    OutOfMemoryError: no room for 16 GB\n" in page
+    assert f"## {WITH_RESULT[1].stem} (0 s)" in page and "| answer | 42 | 41 |" in page

@@ -19,6 +19,8 @@ import torch
 import traitlets
 from IPython import get_ipython
 
+from tutorial_utils.draw.described import counted
+
 # `continuous_update` of a slider that Python moves too. With True the browser would send each such
 # move back, too late, and undo what the reader has chosen since.
 SYNC_WHILE_DRAGGING = False
@@ -27,11 +29,12 @@ COPIED = 'tabindex="0" style="user-select:all;overflow:auto;max-width:100%;line-
 
 
 class Explorer(widgets.VBox):
-    """A box of controls and what they show, and on demand the code that gives the same.
+    """A box of controls and what they show, and on demand the code that gives the same result.
 
-    `code` gives that code for where the controls stand; a click shows it. `does` says in a few
-    words what the reader can do: the plain text of the cell's output, which is all there is where
-    no kernel runs. More than 75 characters, which ipywidgets would cut, are a ValueError.
+    `code` gives that code for the present state of the controls; a click shows it. `does` says in a
+    few words what the reader can do. It is the plain text of the cell's output, which is all that
+    can be seen if no kernel runs. ipywidgets would cut a `does` of more than 75 characters, so that
+    is a ValueError.
     """
 
     def __init__(
@@ -41,7 +44,7 @@ class Explorer(widgets.VBox):
         code: Callable[[], str] | None = None,
     ) -> None:
         if len(does) > 75:
-            raise ValueError(f"does has {len(does)} characters, at most 75 fit: {does!r}")
+            raise ValueError(f"does may have 75 characters, not {len(does)}: {does!r}")
         self.does = does
         handle_in_cells_thread()
         parts = [*children, *(_code_shown(children, code) if code else ())]
@@ -55,11 +58,14 @@ def _code_shown(
     children: Sequence[widgets.Widget], code: Callable[[], str]
 ) -> tuple[widgets.Widget, widgets.Widget]:
     """A button and the text of `code()`, which follows all controls among `children`."""
-    button = widgets.ToggleButton(description="Show the code", tooltip="that gives what is shown")
+    button = widgets.ToggleButton(
+        description="Show the code", tooltip="code that gives the same result"
+    )
     text = widgets.HTML(layout=widgets.Layout(max_width="100%"))
 
     def show(_: object = None) -> None:
-        said = f"<pre {COPIED}>{escape(code())}</pre>Click it, copy it, and paste it into a cell."
+        said = f"<pre {COPIED}>{escape(code())}</pre>"
+        said += "Click the code, copy it, and paste it into a cell."
         text.value = said if button.value else ""
 
     def follow(control: widgets.Widget) -> None:
@@ -79,12 +85,12 @@ def _code_shown(
 def errors_shown(
     message: widgets.HTML, doing: str = "", drawings: Sequence[widgets.DOMWidget] = ()
 ) -> Iterator[None]:
-    """Show an error of a callback in `message`, in words, and raise it; clear what stood there.
+    """Show an error of a callback in `message`, in words, and raise it; clear the old message.
 
-    `doing` stands there for as long as the work takes. `drawings` are hidden while a message says
-    why they do not show what is asked for; they keep their place, so that nothing jumps. Every
-    callback reports through here: the browser tests look for the text, the notebook tests for what
-    is raised.
+    `message` is `doing` for as long as the work takes. `drawings` are hidden while a message says
+    why they do not show what the reader asked for; they keep their place, so that nothing jumps.
+    Every callback reports its errors in this way: the browser tests look for the text, the notebook
+    tests for the error itself.
     """
     message.value = escape(doing)
     try:
@@ -112,8 +118,9 @@ def handle_in_cells_thread() -> None:
 
     JupyterLab 4.4 and newer with ipykernel 7 sends some of them to another thread, a "subshell".
     Two threads would then set one widget's values and use one model at the same time: a click is
-    lost, or the hooks and random numbers of one callback reach the other. Here the other thread
-    waits, and the browser with it: it sends no further move until the last one is done.
+    lost, or the hooks and random numbers of one callback reach the other. With this function the
+    other thread waits, and the browser with it: it sends no further move until the last one is
+    done.
     Every explorer calls this; it changes the running kernel once, for all of them.
     """
     handlers = getattr(getattr(get_ipython(), "kernel", None), "shell_handlers", {})
@@ -156,7 +163,7 @@ def message_line() -> widgets.HTML:
 
 
 def check_logits(logits: torch.Tensor, whose: str) -> None:
-    """`ValueError` where logits hold nan or inf, or only -inf; some -inf rule tokens out."""
+    """`ValueError` if logits hold nan or inf, or only -inf. Some may be -inf: tokens ruled out."""
     if logits.isnan().any() or not logits.amax(dim=-1).isfinite().all():
         raise ValueError(
             f"{whose} are not finite: in float16 a model's numbers can become too large; load it "
@@ -168,9 +175,9 @@ class LayerPicker(widgets.VBox):
     """Pick layers of a model; `value` is the tuple of their numbers, lowest first.
 
     `layers` are the numbers to choose from: `range(len(find_decoder_layers(model)) + 1)` for all of
-    a model. All of them are picked at first, or `picked`. A range, every n-th of it, and single
-    layers can be picked. One picker can serve several widgets, which `observe` its `value`; it can
-    also be set. A layer that is not among `layers` is a ValueError.
+    a model. At first `picked` are picked, or all of them if it is None. A reader can pick a range,
+    every n-th layer of it, and single layers. One picker can serve several widgets, which `observe`
+    its `value`; it can also be set. A layer that is not among `layers` is a ValueError.
     """
 
     value = traitlets.Tuple()
@@ -178,7 +185,7 @@ class LayerPicker(widgets.VBox):
     def __init__(self, layers: Sequence[int], picked: Sequence[int] | None = None) -> None:
         self._layers = sorted(set(layers))
         if not self._layers:
-            raise ValueError("there are no layers to pick from: give at least one number")
+            raise ValueError("there are no layers to pick from: give the number of at least one")
         last = len(self._layers) - 1
         self._told = widgets.HTML()
         self._range = widgets.SelectionRangeSlider(
@@ -221,14 +228,14 @@ class LayerPicker(widgets.VBox):
     def _check(self, proposal: dict) -> tuple[int, ...]:
         picked = tuple(sorted(set(proposal["value"])))
         if not set(picked) <= set(self._layers):
-            raise ValueError(f"picked {list(picked)}, but there are {self._names()}")
+            raise ValueError(f"picked {list(picked)}, but you can pick {self._names()}")
         return picked
 
     def _names(self) -> str:
         first, last = self._layers[0], self._layers[-1]
-        if self._layers == list(range(first, last + 1)):
+        if first < last and self._layers == list(range(first, last + 1)):
             return f"layers {first} to {last}"
-        return "layers " + ", ".join(map(str, self._layers))
+        return ("layers " if first < last else "layer ") + ", ".join(map(str, self._layers))
 
     def _button(self, name: str, tooltip: str, numbers: Sequence[int]) -> widgets.Button:
         button = widgets.Button(description=name, tooltip=tooltip, layout={"width": "64px"})
@@ -248,7 +255,7 @@ class LayerPicker(widgets.VBox):
             self.value = tuple(i for i, box in self._boxes.items() if box.value)
 
     def _show_value(self, _: object = None) -> None:
-        """Bring all controls to what is picked, without their picking anything in turn."""
+        """Make all controls show what is picked, and ignore the changes that this causes."""
         self._busy = True
         try:
             for i, box in self._boxes.items():
@@ -257,7 +264,7 @@ class LayerPicker(widgets.VBox):
                 self._every.value = 1
                 self._range.index = tuple(map(self._layers.index, (self.value[0], self.value[-1])))
             names = ", ".join(map(str, self.value)) or "none"
-            total = f"{len(self.value)} of {len(self._layers)}"
-            self._told.value = f"There are {self._names()}. Picked: <b>{names}</b> ({total})."
+            total = f"{len(self.value)} of {counted(len(self._layers), 'layer')}"
+            self._told.value = f"You can pick {self._names()}. Picked: <b>{names}</b> ({total})."
         finally:
             self._busy = False

@@ -1,6 +1,6 @@
-"""A grid of cells to pick one from, with mouse or keyboard: the maps of the explorers.
+"""A grid of cells, for the maps of the explorers: one of them is picked with mouse or keyboard.
 
-One `ToggleButtons`, laid out and coloured by CSS: a model of 1,024 heads is still one widget.
+It is one `ToggleButtons` that CSS lays out and colours. So a map of 1,024 heads is one widget too.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ class Look(NamedTuple):
 class CellGrid(widgets.VBox):
     """Cells in rows and columns; `picked` is the (row, column) of one of them.
 
-    Row 0 is at the bottom, as layer 0 is in the figures. A cell is picked with a click, or with the
-    sliders `row` and `column`, which have these names and are placed by the explorer. `form` is
-    "map"; "table", with the names of rows and columns beside it in place of labels in the cells; or
-    "words", in as many lines as they take.
+    Row 0 is at the bottom, like layer 0 in the figures. A cell is picked with a click, or with the
+    sliders `row` and `column`, which the explorer puts in their place. `form` is "map"; "table",
+    with the names of rows and columns beside the cells and no labels in them; or "words", which
+    takes as many lines as the labels need.
     """
 
     picked = (0, 0)
@@ -76,7 +76,7 @@ class CellGrid(widgets.VBox):
         self._told: Callable[[], None] = lambda: None
 
     def on_pick(self, callback: Callable[[], None]) -> None:
-        """Call this after each pick of the reader's; `offer` is none."""
+        """Call this each time the reader picks a cell. `offer` does not count as a pick."""
         self._told = callback
 
     def offer(
@@ -86,7 +86,7 @@ class CellGrid(widgets.VBox):
         labels: Sequence[Sequence[str]],
         picked: tuple[int, int],
     ) -> None:
-        """Offer other cells: the names on the sliders, and a label for each cell, all different."""
+        """Offer other cells. `rows` and `columns` name them on the sliders. Labels must differ."""
         self._busy = True
         try:
             self.row.options, self.column.options = rows, columns
@@ -143,7 +143,7 @@ class CellGrid(widgets.VBox):
             self._told()
 
     def _follow(self, picked: tuple[int, int]) -> None:
-        """Bring buttons, sliders and the frame to the picked cell."""
+        """Make the buttons, the sliders and the frame show the picked cell."""
         self.picked, self._busy = picked, True
         try:
             self.row.index, self.column.index = picked
@@ -179,5 +179,5 @@ def look_of(value: float, colors: str) -> str:
 
 
 def shade(value: float, colors: str) -> str:
-    """The colour of a number from 0 to 1; grey where it is none."""
+    """The colour of a number from 0 to 1; grey for nan."""
     return GREY if value != value else to_hex(colormaps[colors](value))

@@ -29,7 +29,7 @@ def progress_file() -> Path:
 
 
 def passed() -> dict[str, str]:
-    """Each check that has said Right, and when it did first, as ISO 8601 in UTC.
+    """Each check that has said Right, and when it first did so, as ISO 8601 in UTC.
 
     Lines that are not readable are left out, and with no file the dictionary is empty. Raises
     OSError where there is a file that cannot be read.

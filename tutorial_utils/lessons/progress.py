@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         found = lessons()
     except OSError as error:
-        print(f"error: {error}. TUTORIAL_PROGRESS names another file.", file=sys.stderr)
+        print(f"error: {error}. To use another file, set TUTORIAL_PROGRESS.", file=sys.stderr)
         return 1
     times = [at for lesson in found for at in lesson["checks"].values()]
     count = sum(at is not None for at in times)
@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         solved = [name for name, at in lesson["checks"].items() if at]
         part = f"{len(solved)} of {len(lesson['checks'])}"
         print(f"{lesson['lesson']:28} {part}   {', '.join(solved)}".rstrip())
-    print(f"\n{count} of {len(times)} exercises solved, by {progress_file()}")
+    print(f"\n{count} of {len(times)} exercises solved, according to {progress_file()}")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""The prompt of an explorer: typed, refused in words or read, and its tokens to choose from."""
+"""The prompt of an explorer: a field to type it, messages about it, and a choice of its tokens."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ View = TypeVar("View")
 
 
 def prompt_field(prompt: str, name: str = "Prompt", width: str = "95%") -> widgets.Text:
-    """A line to type a prompt into; its value changes at Enter, and not with each letter."""
+    """A line to type a prompt into. Its value changes when Enter is pressed, not at each letter."""
     layout = widgets.Layout(width=width)
     return widgets.Text(prompt, description=name, continuous_update=False, layout=layout)
 
@@ -28,8 +28,8 @@ def check_text(text: str) -> None:
         text.encode()
     except UnicodeEncodeError as error:
         raise ValueError(
-            f"character {error.start + 1} of the text is half a character, "
-            f"{visible(text[error.start])}: type it again"
+            f"character {error.start + 1} of the text, {visible(text[error.start])}, is only half "
+            "of a character: type it again"
         ) from None
 
 
@@ -39,7 +39,7 @@ def explain_if_unreadable(
     prompt: str,
     message: widgets.HTML,
 ) -> bool:
-    """Whether the model can read the prompt. If not, `message` says why: that is no error."""
+    """Whether the model can read the prompt. If not, `message` says why, and nothing is raised."""
     if not prompt:
         message.value = "Type a prompt and press Enter."
         return False
@@ -53,17 +53,17 @@ def explain_if_unreadable(
 
 
 def tell_mistake(message: widgets.HTML, error: ValueError) -> None:
-    """Say what is wrong with what was typed: the reader can correct it, so it is no error."""
+    """Say what is wrong with the typed text. The reader can correct it, so nothing is raised."""
     said = str(error)
     message.value = escape(f"{said[:1].upper()}{said[1:]}.")
 
 
 class Refused(ValueError):
-    """A prompt that the model could read and the explorer cannot show: another one can be typed."""
+    """The model can read this prompt, but the explorer cannot show it. Another can be typed."""
 
 
 class LastTokens(NamedTuple):
-    """A prompt as the model reads it, and the last tokens of it, which an explorer shows."""
+    """A prompt as the model reads it, and its last tokens, which an explorer shows."""
 
     inputs: BatchEncoding  # (1, seq)
     positions: range  # of the last `LAST_TOKENS` tokens
@@ -73,7 +73,7 @@ class LastTokens(NamedTuple):
 def encode_last(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: str
 ) -> LastTokens:
-    """Encode a prompt, and name the last tokens of it. Errors as in `encode`."""
+    """Encode a prompt, and give its last tokens as strings. The errors are those of `encode`."""
     inputs = encode(model, tokenizer, prompt)
     ids = inputs["input_ids"][0]
     positions = range(max(0, len(ids) - LAST_TOKENS), len(ids))
@@ -81,16 +81,18 @@ def encode_last(
 
 
 def tell_left_out(count: int) -> str:
-    """That `count` tokens come before those that are shown; nothing where there are none."""
+    """A sentence that says how many tokens at the start are not shown; empty if all are shown."""
+    if count == 1:
+        return "The first token is left out."
     return f"The first {count} tokens are left out." if count else ""
 
 
 class PromptReader(Generic[View]):
-    """A prompt that can be typed over; `view` is what `read(model, tokenizer, prompt)` gave of it.
+    """A prompt that can be changed; `view` is what `read(model, tokenizer, prompt)` gave for it.
 
-    `field` is the line to type into, `message` says what is wrong with it. After a prompt that
-    cannot be read the drawings are hidden and the message stays until another one is typed; the
-    callbacks that `redrawing` makes do nothing meanwhile.
+    `field` is the line to type into, `message` says what is wrong with the prompt. If a prompt
+    cannot be read, the drawings are hidden and the message stays until another one is typed; until
+    then the callbacks that `redrawing` makes do nothing.
     """
 
     def __init__(
@@ -137,7 +139,7 @@ class PromptReader(Generic[View]):
 
 
 def token_slider(tokens: Sequence[str]) -> widgets.SelectionSlider:
-    """A slider over tokens, at the last one; `set_tokens` gives it those of another prompt."""
+    """A slider over tokens, set to the last one; `set_tokens` changes it to another prompt's."""
     slider = widgets.SelectionSlider(
         options=[""], description="Token", continuous_update=SYNC_WHILE_DRAGGING
     )
@@ -148,8 +150,8 @@ def token_slider(tokens: Sequence[str]) -> widgets.SelectionSlider:
 def set_tokens(slider: widgets.SelectionSlider, tokens: Sequence[str]) -> None:
     """Offer these tokens, each with its number, counted from 1, and move to the last one.
 
-    The value is the place, from 0. Long tokens end in "…": ipywidgets has 72 pixels for them, and
-    would cut them in a letter.
+    The value is the token's position, counted from 0. Long tokens end in "…": ipywidgets has 72
+    pixels for them, and would cut them in the middle of a letter.
     """
     names = enumerate((visible(token, 6) for token in tokens), start=1)
     slider.options = [(f"{count} {name}", count - 1) for count, name in names]

@@ -15,7 +15,7 @@ def sample_size(model: PreTrainedModel, small: Size, middle: Size, large: Size) 
     """One of three sizes, by what a forward pass costs: parameters, and whether a GPU runs them.
 
     `small` is for a model such as the shipped one, `middle` for 135 million parameters on a CPU or
-    8 billion on a GPU, `large` for what is dearer. It never looks at a clock, which would give
+    8 billion on a GPU, `large` for what costs more. It never looks at a clock, which would give
     other numbers each time.
     """
     cost = model.num_parameters() / (CUDA if model.device.type == "cuda" else 1)

@@ -70,10 +70,10 @@ def own_html(widget) -> str:
 def test_too_few_layers_is_a_hint_and_shows_no_other_layers(recorded):
     explorer = explore_activations(*recorded)
     find(explorer, "None").click()
-    assert "Pick 1 layers or more" in shown(explorer) and "<table" not in shown(explorer)
+    assert "Pick at least 1 layer for" in shown(explorer) and "<table" not in shown(explorer)
     find(explorer, "View").value = "similarity between layers"
     find(explorer, "2").value = True
-    assert "Pick 2 layers or more" in shown(explorer)
+    assert "Pick at least 2 layers for" in shown(explorer)
     find(explorer, "3").value = True
     assert "Pick" not in shown(explorer).replace("Picked", "") and "<table" in shown(explorer)
 

@@ -55,7 +55,7 @@ def check(explorer, model, tokenizer, prompt, place, candidates, alpha):
     layer, kept, (first, then) = expected(model, tokenizer, prompt, place, candidates, alpha)
     assert f"layer {layer} differs most" in said and f"{kept} token" in said
     first, then = visible(first, 14), visible(then, 14)
-    text = f"stays «{first}»" if first == then else f"was «{first}», now «{then}»"
+    text = f"stays «{first}»" if first == then else f"was «{first}» and is now «{then}»"
     assert module.escape(text) in said
     assert controls(explorer)["message"].value == ""  # no error, no advice
 

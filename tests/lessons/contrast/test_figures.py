@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from figure_checks import STRICT
+from figure_checks import STRICT, count_sentences
 from tutorial_utils.draw.described import quoted
 from tutorial_utils.draw.figures import MARKERS
 from tutorial_utils.lessons.contrast import plot_before_after, plot_contrast
@@ -40,7 +40,8 @@ def test_plot_contrast_says_what_it_was_given(tokenizer):
         "contrasted",
     ]
     name = quoted(tokenizer.decode([41]))
-    assert "layer 2 is picked, 0.5 bits from the last layer." in figure.description
+    assert count_sentences(figure.description) == 2
+    assert "Layer 2 is picked, 0.5 bits from the last layer; with the" in figure.description
     assert f"{name} goes from 0.5 to 0.5" in figure.description
 
 
@@ -71,17 +72,17 @@ def test_plot_contrast_keeps_its_size_and_place(tokenizer):
 def test_plot_before_after_places_each_prompt():
     before, after = torch.tensor([0.1, 0.9]), torch.tensor([0.3, 0.2])
     figure = plot_before_after(
-        {"facts": (before, {"low": after, "high": before}), "b": (before, {})}
+        {"facts": (before, {"low": after, "high": before}), "b": (before[:1], {})}
     )
     first, second = figure.axes
     assert torch.allclose(
         torch.tensor(first.collections[0].get_offsets()).float(), torch.stack([before, after], 1)
     )
     assert len(first.collections) == 2 and len(second.collections) == 0
-    assert first.get_title() == "facts, 2 prompts"
-    low = "facts, low: 1 of 2 prompts grow, the mean goes from 0.5 to 0.25"
-    assert low in figure.description
-    assert "facts, high: 0 of 2 prompts grow" in figure.description
+    assert (first.get_title(), second.get_title()) == ("facts, 2 prompts", "b, 1 prompt")
+    low = "facts, low, 1 of 2 prompts, mean 0.5 before, 0.25 after"
+    assert low in figure.description and count_sentences(figure.description) == 2
+    assert "facts, high, 0 of 2 prompts, mean 0.5 before and after" in figure.description
 
 
 @pytest.mark.parametrize("groups", [{}, {"facts": (torch.zeros(0), {})}])

@@ -6,26 +6,25 @@ import re
 
 import pytest
 
-from notebook_tools import code_cells, lesson_on, read
+from notebook_tools import lesson_on, printed, read
 
 
 @pytest.fixture(scope="module")
-def printed() -> str:
-    cells = code_cells(read(lesson_on("contrasting layers dola")))
-    return "\n".join(output.get("text", "") for cell in cells for output in cell.outputs)
+def shown() -> str:
+    return printed(read(lesson_on("contrasting layers dola")))
 
 
-def test_the_released_code_scores_the_same_token_otherwise(printed):
+def test_the_released_code_scores_the_same_token_otherwise(shown):
     """No softmax: above 0, so no log-probability. The softmax before the mask: some is lost."""
     found = dict(
-        re.findall(r"^(paper|FACTOR|multiple choice): .* gets +(-?[\d.]+)$", printed, re.M)
+        re.findall(r"^(paper|FACTOR|multiple choice): .* gets the score +(-?[\d.]+)$", shown, re.M)
     )
     paper, factor, choice = (float(found[k]) for k in ("paper", "FACTOR", "multiple choice"))
     assert factor < paper - 1 < 0 < choice
 
 
-def test_four_prompts_give_no_verdict(printed):
-    lines = re.findall(r"of (\d+) prompts: (.+)$", printed, re.M)
+def test_four_prompts_give_no_verdict(shown):
+    lines = re.findall(r"of (\d+) prompts \((.+)\)$", shown, re.M)
     assert len(lines) == 6
     for prompts, verdict in lines:
         assert (verdict == "too few to tell") == (int(prompts) < 10)

@@ -54,7 +54,7 @@ def test_greedy_strategy_is_greedy(loaded, explorer):
     chosen = []
     for _ in range(3):
         chosen.append(int(continue_prompt(model, tokenizer, PROMPT, chosen).logits.argmax()))
-        find(explorer, "Choose one").click()
+        find(explorer, "Add 1 token").click()
     step = continue_prompt(model, tokenizer, PROMPT, chosen)
     assert continuation_html(PROMPT, token_strings(tokenizer, chosen), step) in shown(explorer)
 
@@ -69,7 +69,7 @@ def test_draws_are_the_same_each_time_and_from_what_the_strategy_keeps(loaded, e
             logits = continue_prompt(model, tokenizer, PROMPT, drawn).logits
             probs = filter_logits(logits, top_k=5).softmax(dim=-1)
             drawn.append(int(probs.multinomial(1, generator=generator)))
-            find(explorer, "Choose one").click()
+            find(explorer, "Add 1 token").click()
         step = continue_prompt(model, tokenizer, PROMPT, drawn)
         assert continuation_html(PROMPT, token_strings(tokenizer, drawn), step) in shown(explorer)
         find(explorer, "Start again").click()
@@ -77,19 +77,19 @@ def test_draws_are_the_same_each_time_and_from_what_the_strategy_keeps(loaded, e
 
 def test_a_text_that_has_ended_takes_no_more(explorer):
     for _ in range(4):  # the context holds 32 tokens
-        find(explorer, "Choose ten").click()
+        find(explorer, "Add 10 tokens").click()
     assert "The text has ended" in shown(explorer)
-    assert find(explorer, "Choose one").disabled and candidates(explorer)[0].disabled
+    assert find(explorer, "Add 1 token").disabled and candidates(explorer)[0].disabled
     find(explorer, "Step back").click()
-    assert not find(explorer, "Choose one").disabled
+    assert not find(explorer, "Add 1 token").disabled
     assert "The text has ended" not in shown(explorer)
 
 
 def test_after_a_refused_prompt_nothing_can_be_chosen(explorer):
     find(explorer, "Prompt").value = "word " * 99
-    assert find(explorer, "Choose one").disabled and find(explorer, "Step back").disabled
+    assert find(explorer, "Add 1 token").disabled and find(explorer, "Step back").disabled
     find(explorer, "Prompt").value = "Anna"
-    assert not find(explorer, "Choose one").disabled
+    assert not find(explorer, "Add 1 token").disabled
 
 
 def test_a_token_that_failed_is_not_part_of_the_text(explorer, monkeypatch):

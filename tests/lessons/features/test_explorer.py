@@ -140,7 +140,7 @@ def test_a_word_that_is_nowhere_is_told_and_no_error(trained):
     box = explore_features(*trained[:4], PROMPT)
     search = find(box, "Search")
     search.value = "zebra"
-    assert "No token of the texts has that" in shown(box) and not page(box)
+    assert "No token of the texts contains that" in shown(box) and not page(box)
     search.value = "a"
     assert page(box) and "No token" not in shown(box)
     search.value = ""

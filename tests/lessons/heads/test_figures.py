@@ -24,7 +24,7 @@ def test_repeats_are_marked_where_the_words_are_repeated():
     (axes,) = figure.axes
     assert axes.lines[0].get_ydata().tolist() == [5.0] * 6 + [0.5] * 6
     assert axes.lines[1].get_xdata()[0] == 6.5
-    assert "5 nats before the words are repeated, 0.5" in figure.description
+    assert "5 nats before the words are repeated, and 0.5 nats from the" in figure.description
 
 
 def test_patterns_name_tokens_on_both_axes():
@@ -34,7 +34,7 @@ def test_patterns_name_tokens_on_both_axes():
     first = figure.axes[0]
     assert labels(first.yaxis) == labels(first.xaxis) == ["<s>", "␣_a", "␣$b$"]
     assert first.images[0].get_array().tolist() == torch.eye(3).tolist()
-    assert "L2H1 gives 1 to <s>" in figure.description
+    assert 'L2H1 gives 1 of its attention to "<s>"' in figure.description
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (8, 4), (30, 9), (80, 64)])
@@ -52,7 +52,11 @@ def test_a_map_counts_layers_from_1_and_heads_from_0():
     axes = figure.axes[0]
     assert labels(axes.yaxis) == ["1", "2"] and labels(axes.xaxis) == ["0", "1"]
     assert axes.images[0].get_clim() == pytest.approx((-0.9, 0.9))
-    assert "largest L2H0 0.9" in figure.description
+    said = 'The heads of 2 layers with the score farthest from 0: in "x", L2H0 0.9, L1H1 0.1, '
+    assert said in figure.description
+    two = plot_head_maps({"x": [[0.0, -0.9]], "y": [[0.3, 0.1]]}, label="attention").description
+    said = 'attention: in "x", L1H0 0, L1H1 -0.9; in "y", L1H0 0.3, L1H1 0.1.'
+    assert two.endswith(f" The heads of 1 layer with the highest {said}")
 
 
 def test_attribution_has_two_bars_for_each_layer_and_a_map_of_heads():
@@ -62,7 +66,8 @@ def test_attribution_has_two_bars_for_each_layer_and_a_map_of_heads():
     first, second = figure.axes[0].containers
     assert [bar.get_width() for bar in first] == [1, -2]
     assert [bar.get_width() for bar in second] == [0.5, 3]
-    assert "attention most at layer 1, 1, MLP most at layer 2, 3" in figure.description
+    said = "attention part is 1 (layer 1) and the highest MLP part is 3 (layer 2); the heads "
+    assert f"{said}farthest from 0 are L2H0 -2, L1H0 0.5, L1H1 0.5, " in figure.description
 
 
 def test_effects_are_means_with_a_deviation_over_rows():
@@ -72,7 +77,10 @@ def test_effects_are_means_with_a_deviation_over_rows():
     points, others = (container.lines[0] for container in figure.axes[0].containers)
     assert points.get_ydata().tolist() == [2, 0] and others.get_ydata() == pytest.approx([1, 0.6])
     assert points.get_marker() != others.get_marker()
-    assert "0 most for L1H0, 2" in figure.description
+    assert figure.description == (
+        "What each edit does. The mean increase in loss (nats), where it is farthest from 0: "
+        'for "0", L1H0 (2); for "mean", L1H0 (1).'
+    )
 
 
 def test_what_can_not_be_drawn_is_refused():
@@ -80,5 +88,6 @@ def test_what_can_not_be_drawn_is_refused():
         plot_head_maps({"x": [[torch.nan]]})
     with pytest.raises(ValueError, match=r"0 must be \(2, rows\), not \(1, 3\)"):
         plot_effects({"0": torch.ones(1, 3)}, ["L1H0", "L2H0"])
-    with pytest.raises(ValueError, match="7 ways cannot be told apart"):
-        plot_effects({str(i): torch.ones(1, 3) for i in range(7)}, ["L1H0"])
+    for count in (0, 7):
+        with pytest.raises(ValueError, match=f"give 1 to 6 ways, not {count}"):
+            plot_effects({str(i): torch.ones(1, 3) for i in range(count)}, ["L1H0"])

@@ -14,6 +14,7 @@ import torch
 from explorer_parts import find, parse, rows_of, shown, words
 from tiny_models import make_gpt2, make_llama
 from tutorial_utils import encode, head_scores, load_model, read_attention, token_strings
+from tutorial_utils.draw.described import counted
 from tutorial_utils.draw.html import GREY, probability, visible
 from tutorial_utils.lessons.layer import explore_attention
 from tutorial_utils.lessons.layer import explorer as module
@@ -75,7 +76,10 @@ def check(explorer, llama, prompt: str, layer: int, head: int, place: int) -> No
     inputs = encode(*llama, prompt)
     tokens = token_strings(llama[1], inputs["input_ids"][0])
     pattern = read_attention(llama[0], **inputs)[layer][0, head]
-    assert f"L{layer}H{head}: attention pattern, {len(tokens)} queries" in shown(explorer)
+    title = (
+        f"L{layer}H{head}: attention pattern of {counted(len(tokens), 'token')}, queries by keys"
+    )
+    assert title in shown(explorer)
     assert lists(explorer) == expected_lists(pattern, tokens, place)
     weights = [*pattern[place, : place + 1].tolist(), *pattern[place + 1 :, place].tolist()]
     assert [text.strip() for text in texts(explorer, "Tokens")] == [
@@ -255,7 +259,7 @@ def test_layers_with_unlike_patterns_make_no_map(llama, monkeypatch):
         return {**found, 2: found[2][:, :3]}
 
     monkeypatch.setattr(module, "read_attention", unlike)
-    with pytest.raises(ValueError, match="all layers must have as many heads"):
+    with pytest.raises(ValueError, match="all layers must have the same number of heads"):
         explore_attention(*llama, PROMPT)
 
 

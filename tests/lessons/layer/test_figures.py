@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from figure_checks import STRICT, TOKENS, looks_right, words
+from tutorial_utils.draw.described import counted, in_words
 from tutorial_utils.lessons.layer import plot_gate, plot_looks, plot_patterns, plot_rotary
 
 pytestmark = STRICT
@@ -25,6 +26,12 @@ def test_the_angles_and_the_scores_are_drawn():
     assert [len(line.get_ydata()) for line in right.lines] == [63, 40, 20]
     assert len({line.get_marker() for line in right.lines}) == 3
     assert set(scores) <= set(words(figure)) and looks_right(figure)
+    said = (
+        "in radians falls from 1 for the first pair to 0.00018 for the last; right, the score is "
+    )
+    assert (
+        f"{said}1 at distance 0 (query at 63), 1 at distance 0 (query at 40)" in figure.description
+    )
 
 
 @pytest.mark.parametrize("heads", [1, 3, 4, 9, 32])
@@ -60,14 +67,19 @@ def test_the_largest_weights_are_named_where_there_is_room(layers, heads):
     written = [text.get_text() for text in figure.axes[0].texts]
     assert len(written) == (int((places > 0).sum()) if heads < 16 else 0) and looks_right(figure)
     layer, head = divmod(int(weights.argmax()), heads)
-    assert f"layer {layer + 1}, head {head}, on" in figure.description
+    where = f"(layer {layer + 1}, head {head}, on {TOKENS[places[layer, head]]!r})."
+    said = f"; the largest weight is {in_words(float(weights.max()))} {where}"
+    assert figure.description.endswith(said)
+    first = f"{int((places == 0).sum())} of {layers * heads} heads look most at the first token"
+    assert f"{counted(heads, 'head')} each, {first}, {TOKENS[0]!r}; " in figure.description
 
 
 def test_a_layer_without_a_pattern_is_left_empty():
     weights = torch.tensor([[0.5, 0.2], [torch.nan, torch.nan]])
     figure = plot_looks(weights, torch.ones(2, 2, dtype=torch.long), TOKENS, title="Looks")
     assert len(figure.axes[0].texts) == 2 and looks_right(figure)
-    assert "0 of 2 heads look most at the first token" in figure.description
+    said = "In 2 layers with 2 heads each, 0 of 2 heads look most at the first token"
+    assert said in figure.description
     with pytest.raises(ValueError, match=r"must be \(layers, heads\)"):
         plot_looks(weights, torch.zeros(2, 3, dtype=torch.long), TOKENS, title="Looks")
 

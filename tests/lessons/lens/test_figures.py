@@ -42,9 +42,12 @@ def test_answers_have_a_line_each_for_probability_and_rank():
     assert bottom > 900 and top < 1  # rank 1 at the top
     assert left.get_ylim()[1] > 1
     assert figure.description == (
-        "The right answer at each layer, at the last, layer 2: _first $x$ 0.8, rank 1; "
-        "second 1, rank 1. Rank 1 first at: _first $x$ layer 2, second layer 1."
+        "The right answer at each layer. At layer 2, the last: _first $x$ has probability 0.8 and "
+        "rank 1 (rank 1 first at layer 2); second has probability 1 and rank 1 "
+        "(rank 1 first at layer 1)."
     )
+    never = plot_answers_by_layer(probs, ranks + 1, ["a", "b"]).description
+    assert never.endswith("b has probability 1 and rank 2 (never rank 1).")
 
 
 def test_layers_are_counted_by_kind_with_never_at_the_end():
@@ -57,8 +60,11 @@ def test_layers_are_counted_by_kind_with_never_at_the_end():
     assert second[2].get_y() == 2
     assert [label.get_text() for label in axes.get_xticklabels()] == ["0", "1", "2", "3", "never"]
     assert first[0].get_hatch() != second[0].get_hatch()
-    said = "of layers 0 to 3: a at layers 2 to 2, 1 of 3 never; b at layers 0 to 2, 0 of 2 never."
+    said = "layers 0 to 3: a, layer 2 for 2 of 3 prompts; b, layers 0 to 2 for 2 prompts."
     assert figure.description.endswith(said)
+    none = plot_answer_layers({"c": torch.tensor([-1]), "d": torch.tensor([3])}, last=3)
+    said = "The first layer, of layers 0 to 3: c, never (1 prompt); d, layer 3 for 1 prompt."
+    assert none.description.endswith(said)
 
 
 @pytest.mark.parametrize("last", [1, 8, 32, 80])
@@ -78,7 +84,7 @@ def test_the_spread_is_the_median_and_the_quartiles():
         assert axes.lines[0].get_ydata().tolist() == [3, 0]
         corners = axes.collections[0].get_paths()[0].vertices
         assert set(np.round(corners[corners[:, 0] == 0][:, 1], 3)) == {2, 4}
-    assert figure.description.endswith("from layer 0 to layer 1: bits 3 to 0; others 3 to 0.")
+    assert figure.description.endswith("last of 2 layers: bits from 3 to 0; others from 3 to 0.")
 
 
 def test_labels_lie_beside_each_other():
@@ -94,7 +100,7 @@ def test_labels_lie_beside_each_other():
 @pytest.mark.parametrize(
     ("draw", "said"),
     [
-        (lambda: plot_answers_by_layer(torch.rand(3, 2), torch.ones(3, 2), ["a"]), "1 prompts"),
+        (lambda: plot_answers_by_layer(torch.rand(3, 2), torch.ones(3, 2), ["a"]), "1 prompt, one"),
         (lambda: plot_answers_by_layer(torch.rand(3), torch.ones(3), ["a"]), r"\(3,\)"),
         (
             lambda: plot_answers_by_layer(torch.rand(3, 7), torch.ones(3, 7), list("abcdefg")),

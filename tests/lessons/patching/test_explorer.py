@@ -80,7 +80,7 @@ def test_a_beginning_that_leaves_no_room_is_told_and_is_no_error(tiny, direction
     while encode(*tiny, words)["input_ids"].shape[1] < 245:
         words += " Anna"
     start.value = words  # the model could read this, but has no room for more
-    assert "this model reads at most" in message.value and table.layout.visibility == "hidden"
+    assert "This model reads at most" in message.value and table.layout.visibility == "hidden"
     start.value = OPENING
     assert not message.value and table.layout.visibility is None
     assert table.value == called_directly(tiny, directions, [2], 3)

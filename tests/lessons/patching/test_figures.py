@@ -8,6 +8,7 @@ import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from figure_checks import STRICT, TOKENS, words
+from tutorial_utils.draw.html import OKABE_ITO
 from tutorial_utils.lessons.patching import plot_share_lines, plot_shares, plot_steering
 
 pytestmark = STRICT
@@ -29,7 +30,7 @@ def test_shares_are_a_heatmap_from_red_to_blue():
     assert axes.get_xticklabels()[2].get_text() == "␣works"
     assert {"Sony for Nike", "layer", "token (␣ is a space)"} <= set(words(figure))
     assert bar.get_ylabel() == "share that comes back"
-    said = 'from -0.5 at layer 0, "<|begin_of_text|>", to 1 at layer 10, ".".'
+    said = 'from -0.5 (layer 0, "<|begin_of_text|>") to 1 (layer 10, ".").'
     assert figure.description.endswith(said)
 
 
@@ -42,6 +43,8 @@ def test_a_share_that_is_not_finite_is_left_grey():
 def test_shares_of_another_shape_are_refused():
     with pytest.raises(ValueError, match=r"must be \(layers, seq\), here \(2, 7\), not \(3, 7\)"):
         plot_shares(torch.zeros(3, 7), TOKENS, [0, 1])
+    with pytest.raises(ValueError, match="share is empty"):
+        plot_shares(torch.zeros(0, 7), TOKENS)
 
 
 def test_lines_are_means_with_standard_errors():
@@ -57,16 +60,18 @@ def test_lines_are_means_with_standard_errors():
     assert (high - low) / 2 == pytest.approx((0.1**2 + 0.1**2) ** 0.5 / 2**0.5)
     assert second[0].get_ydata() == pytest.approx([0.1, 0.2, 0.3]) and not second[2]
     assert first[0].get_marker() != second[0].get_marker()
-    assert {"clean run", "one row", "neither ahead"} <= set(words(figure))
-    each = "clean run 0.1 to 1, most 1 at layer 8; one row 0.1 to 0.3, most 0.3 at layer 8."
-    said = f"from layer 0 to layer 8: {each}"
+    assert {"clean run", "one row", "logit difference 0"} <= set(words(figure))
+    said = (
+        "Shares from layer 0 to layer 8: clean run goes from 0.1 to 1, and is highest at layer 8 "
+        "(1); one row goes from 0.1 to 0.3, and is highest at layer 8 (0.3)."
+    )
     assert figure.description.endswith(said)
 
 
 def test_lines_of_another_length_are_refused():
     with pytest.raises(ValueError, match="a: one share for each of 2 layers, not 3"):
         plot_share_lines({"a": torch.zeros(3)}, [0, 1])
-    with pytest.raises(ValueError, match="0 lines cannot be told apart"):
+    with pytest.raises(ValueError, match=f"give 1 to {len(OKABE_ITO)} lines, not 0"):
         plot_share_lines({}, [0])
 
 
@@ -77,15 +82,15 @@ def test_shares_that_are_not_finite_are_told():
     assert [word for word in words(figure) if "not numbers" in word] == [
         "a: shares are not numbers"
     ]
-    assert "neither ahead" not in words(figure)
+    assert "logit difference 0" not in words(figure)
 
 
 def test_each_kind_of_direction_is_a_column_of_points():
-    moods = {"toward happy": [2.0, 3.0], "random halves": torch.tensor([0.5])}
-    losses = {"toward happy": [1.1, 1.3], "random halves": [1.0]}
+    moods = {"towards happy": [2.0, 3.0], "random halves": torch.tensor([0.5])}
+    losses = {"towards happy": [1.1, 1.3], "random halves": [1.0]}
     figure = drawn(plot_steering(moods, losses))
     left, right = figure.axes
-    said = "toward happy 2.5 at 1.2 times the loss; random halves 0.5 at 1 times the loss."
+    said = "towards happy 2.5 at 1.2 times the loss; random halves 0.5 at 1 times the loss."
     assert figure.description.endswith(said)
     none, points, mean, one, _ = left.lines
     assert none.get_ydata() == [0, 0] and right.lines[0].get_ydata() == [1, 1]
@@ -93,7 +98,7 @@ def test_each_kind_of_direction_is_a_column_of_points():
     assert list(one.get_ydata()) == [0.5]
     assert right.lines[1].get_ydata() == pytest.approx([1.1, 1.3]) and right.get_ylim()[0] == 0
     assert [tick.get_text() for tick in left.get_xticklabels()] == [
-        "toward\nhappy",
+        "towards\nhappy",
         "random\nhalves",
     ]
 

@@ -21,9 +21,9 @@ def lesson(pocket) -> dict:
 
 
 @pytest.mark.parametrize("layer", [0, -1, 9])
-def test_a_layer_that_no_module_gives_is_refused(lesson, layer):
+def test_a_layer_that_no_decoder_layer_gives_is_refused(lesson, layer):
     """Layer 0 would be layers[-1]: the last layer, and no error."""
-    with pytest.raises(ValueError, match=f"no module gives layer {layer}: choose 1 to 8"):
+    with pytest.raises(ValueError, match=f"no decoder layer gives layer {layer}: choose 1 to 8"):
         lesson["patch_one"](layer, 4)
     back = lesson["patch_one"](8, lesson["seq"] - 1).item()
     assert back == pytest.approx(lesson["top"].item(), abs=1e-4)

@@ -154,7 +154,10 @@ def test_other_prompts_are_typed(explorer, tiny):
     ("given", "said"),
     [
         (("", CORRUPTED, ANSWERS), "is empty"),
-        ((CLEAN, CORRUPTED, ("Anna", "")), "'' does not go on from 'Anna has the lamp.'"),
+        (
+            (CLEAN, CORRUPTED, ("Anna", "")),
+            "the answer '' cannot follow 'Anna has the lamp.': it is",
+        ),
         ((CLEAN, CORRUPTED, ("Ben", "Ben")), "both answers begin with"),
         (("a " * 70, "a " * 70, ANSWERS), "this explorer shows at most 60"),
         (("An\udc80", CORRUPTED, ANSWERS), "half of a character"),

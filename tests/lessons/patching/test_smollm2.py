@@ -14,11 +14,11 @@ def test_bars_of_patching_and_steering():
     row = real["share"][real["layers"].index(real["place"])]
     assert row[-1] >= 0.8 and max(row) == row[-1]  # of the first pair, whose map is drawn
     mean = {kind: sum(values) / len(values) for kind, values in real["moods"].items()}
-    sides = sorted([mean["toward happy"], -mean["toward sad"]])
+    sides = sorted([mean["towards happy"], -mean["towards sad"]])
     assert sides[0] >= 0.5 and sides[1] >= 1.5
     assert max(map(abs, real["moods"]["random halves"])) < sides[1]
     assert abs(mean["random directions"]) <= 0.6
-    for side in ("toward happy", "toward sad"):
+    for side in ("towards happy", "towards sad"):
         assert sum(real["losses"][side]) / len(real["losses"][side]) <= 1.3
     assert all(real["verdict"].values())
 

@@ -76,7 +76,7 @@ def test_bars_say_both_probabilities_and_what_is_dropped():
         ["␣a", "0.500", "0.625"],
         ["<b>", "0.300", "0.375"],
         ["c", "0.150", "dropped"],
-        ["the other 1", "0.050", "dropped"],
+        ["the other 1 token", "0.050", "dropped"],
     ]
     assert re.findall(r"width:([\d.]+)%;background", html)[:2] == ["50.00", "62.50"]
 

@@ -34,5 +34,10 @@ def test_the_pipeline_shows_all_its_parts(tokenizer, layers, times):
     assert [len(part.texts) for part in (parts[1], parts[3], parts[5])] == [2, 2, 2]  # arrows
     assert figure.get_suptitle() == "All of it"
     assert looks_right(figure) and words(figure)
-    assert figure.description.startswith(f"All of it: {len(tokens)} tokens with their ids, ")
-    assert f"Next comes {quoted(after[0][0])} {after[0][1]:.3g}, " in figure.description
+    assert figure.description.startswith(f"All of it: {len(tokens)} tokens with their ids: ")
+    low, high = np.nanmin(norms), np.nanmax(norms)
+    ends = f"at layers {'0, 1' if layers == 2 else f'0 to {layers - 1}'}, from {low:.3g} (layer "
+    assert f". Below them, norms for {len(tokens)} tokens {ends}" in figure.description
+    assert f" to {high:.3g} (layer " in figure.description
+    best = f"the three most probable tokens: {quoted(after[0][0])} {after[0][1]:.3g}, "
+    assert f"; 1 value is not finite; at the bottom, {best}" in figure.description

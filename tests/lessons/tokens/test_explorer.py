@@ -72,7 +72,8 @@ def test_every_token_shows_text_id_and_bytes():
 def test_a_long_text_is_cut_and_says_so_and_no_text_has_no_boxes():
     html = tokens_html([TokenRow("a", 1, b"a", False)] * 1500)
     assert len(boxes(html)) == MAX_BOXES
-    assert f"… and {1500 - MAX_BOXES:,} tokens more" in html
+    assert f"… and {1500 - MAX_BOXES:,} more tokens<" in html
+    assert "… and 1 more token<" in tokens_html([TokenRow("a", 1, b"a", False)] * (MAX_BOXES + 1))
     assert boxes(tokens_html([])) == []
 
 
@@ -82,15 +83,16 @@ def test_tokens_follow_what_is_typed():
     for text in ("Anna 🙂", "", "<b>"):
         find(explorer, "Text").value = text
         assert tokens_html(token_rows(tokenizer, text)) in shown(explorer)
-        assert f"<b>{len(text.encode())}</b> bytes" in shown(explorer)
-        assert f"<b>{len(tokenizer(text)['input_ids'])}</b> tokens" in shown(explorer)
+        assert f"<b>{len(text.encode())}</b> byte" in shown(explorer)
+        count = len(tokenizer(text)["input_ids"])
+        assert f"<b>{count}</b> token{'s' if count > 1 else ' '}" in shown(explorer)
 
 
 def test_half_a_character_is_told_and_the_last_tokens_are_not_left_standing():
     explorer = explore_tokens(llama_tokenizer(), "Anna")
     find(explorer, "Text").value = "Ann\ud83d"
     assert shown(explorer).strip() == (
-        "Character 4 of the text is half a character, \\ud83d: type it again."
+        "Character 4 of the text, \\ud83d, is only half of a character: type it again."
     )
     find(explorer, "Text").value = "Ann"
     assert "data-token" in shown(explorer) and "half" not in shown(explorer)

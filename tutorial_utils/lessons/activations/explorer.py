@@ -9,6 +9,7 @@ from typing import NamedTuple
 import ipywidgets as widgets
 import torch
 
+from tutorial_utils.draw.described import counted
 from tutorial_utils.draw.html import heatmap_html, number, visible
 from tutorial_utils.lessons.explorer import Explorer, LayerPicker, errors_shown, message_line
 from tutorial_utils.measures import (
@@ -43,7 +44,7 @@ def explore_activations(
         with errors_shown(message, drawings=[drawing]):
             draw, fewest, _ = VIEWS[view.value]
             if len(picker.value) < fewest:
-                message.value = f"Pick {fewest} layers or more for this view."
+                message.value = f"Pick at least {counted(fewest, 'layer')} for this view."
                 return
             first = int(leave_out.value and len(tokens) > 1)
             drawing.value = draw(Chosen(activations, tokens, picker.value, token.value, first))
@@ -88,7 +89,7 @@ class Chosen(NamedTuple):
     @property
     def at_token(self) -> str:
         """Which token was picked, in words."""
-        return f"at token {self.token}: {self.tokens[self.token]!r}"
+        return f"at token {self.token}, {self.tokens[self.token]!r}"
 
 
 def _norms(chosen: Chosen) -> str:
@@ -99,7 +100,7 @@ def _norms(chosen: Chosen) -> str:
 
 def _changes(chosen: Chosen) -> str:
     names = [f"{before} → {after}" for before, after in pairwise(chosen.layers)]
-    title = "Distance from the picked layer before, relative to its norm (colours: log scale)"
+    title = "Distance from the picked layer before it, relative to that layer's norm (log colours)"
     changes = residual_changes(chosen.activations, chosen.layers)
     return chosen.heatmap_by_token(changes, names, title)
 

@@ -79,11 +79,11 @@ def contrast_at(
     best = token_strings(tokenizer, torch.stack([before.argmax(), after.argmax()]))
     first, then = (f"«{visible(token, 14)}»" for token in best)
     plausible, picked = result.scores.isfinite().cpu(), int(result.layer)
-    kept = int(plausible.sum())
+    kept, changed = int(plausible.sum()), f"was {first} and is now {then}"
     said = (
-        f"Of these, layer {picked} differs most from the last. "
+        f"Of the candidates, layer {picked} differs most from the last layer. "
         f"{kept:,} {'token is' if kept == 1 else 'tokens are'} plausible. "
-        f"The first choice {f'stays {first}' if first == then else f'was {first}, now {then}'}."
+        f"The first choice {f'stays {first}' if first == then else changed}."
     )
     said = f"{said} {tell_left_out(view.left_out)}".strip()
     divergence = {layer: float(bits[place]) for layer, bits in view.divergence.items()}
@@ -110,10 +110,10 @@ def contrast_html(
     """
     layers = []
     for layer, bits in sorted(divergence.items(), reverse=True):
-        part = "◂ picked" if layer == picked else "candidate" if layer in candidates else "–"
+        role = "◂ picked" if layer == picked else "candidate" if layer in candidates else "–"
         filled = f"background:{BEFORE}" if layer in candidates else "border:1px dashed #999"
         layers.append(
-            BarRow(f"layer {layer}", [(bits, filled)], [probability(bits), part], "◂" in part)
+            BarRow(f"layer {layer}", [(bits, filled)], [probability(bits), role], "◂" in role)
         )
     tokens = []
     for name, old, new in rows:
@@ -121,7 +121,7 @@ def contrast_html(
         words = [probability(old), "dropped" if new is None else probability(new)]
         tokens.append(BarRow(visible(name, 14), bars, words))
     left = bar_table(
-        ["layer", "0 to 1 bit", "bits", "part"],
+        ["layer", "0 to 1 bit", "bits", "role"],
         layers,
         caption="Divergence from the last layer",
         widths=["72px", "auto", "68px", "88px"],

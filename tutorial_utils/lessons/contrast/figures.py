@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from transformers import PreTrainedTokenizerBase
 
 from tutorial_utils.decoding import token_strings
-from tutorial_utils.draw.described import describe_figure, in_words, quoted
+from tutorial_utils.draw.described import counted, describe_figure, in_words, quoted, sentence
 from tutorial_utils.draw.figures import (
     FONT,
     MARKERS,
@@ -64,12 +64,13 @@ def plot_contrast(
     )
     _draw_divergence(left, divergence, picked, candidates)
     _draw_before_and_after(right, before, after, tokenizer, k)
-    bits = f"layer {picked} is picked, {in_words(divergence[picked])} bits from the last layer"
+    bits = f"Layer {picked} is picked, {in_words(divergence[picked])} bits from the last layer"
     said = []
     for i in dict.fromkeys([int(before.argmax()), int(after.argmax())]):
         name = quoted(token_strings(tokenizer, [i])[0])
         said.append(f"{name} goes from {in_words(float(before[i]))} to {in_words(float(after[i]))}")
-    return describe_figure(figure, f"{title}: {bits}. Contrasted, {' and '.join(said)}.")
+    changes = f"with the contrast, the probability of {' and that of '.join(said)}"
+    return describe_figure(figure, f"{sentence(title)} {bits}; {changes}.")
 
 
 def _draw_divergence(
@@ -137,7 +138,7 @@ def plot_before_after(
             up = checked_finite(after, f"{name}, {what},")
             dots = {"color": color, "marker": marker, "alpha": 0.6, "edgecolors": "black"}
             axes.scatter(across, up, lw=0.4, **dots)
-        axes.set(title=f"{name}, {len(before)} prompts", xlabel=f"{label}, before")
+        axes.set(title=f"{name}, {counted(len(before), 'prompt')}", xlabel=f"{label}, before")
         axes.title.set_fontsize(10)
         axes.spines[["top", "right"]].set_visible(False)
     panels[0].set(ylabel="after", xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
@@ -146,9 +147,15 @@ def plot_before_after(
             panels[-1], panels[-1].collections, [*rows], frameon=True, loc="best", fontsize=8
         )
     said = [
-        f"{name}, {what}: {int((after > before).sum())} of {len(before)} prompts grow, "
-        f"the mean goes from {in_words(float(before.mean()))} to {in_words(float(after.mean()))}"
+        f"{name}, {what}, {_growth(before, after)}"
         for name, (before, rows) in groups.items()
         for what, after in rows.items()
     ]
-    return describe_figure(figure, f"{title}. {'; '.join(said)}.")
+    about = f"Prompts for which the {label} grows, and its mean"
+    return describe_figure(figure, f"{sentence(title)} {about}: {'; '.join(said)}.")
+
+
+def _growth(before: torch.Tensor, after: torch.Tensor) -> str:
+    old, new = (in_words(float(values.mean())) for values in (before, after))
+    mean = f"{old} before and after" if old == new else f"{old} before, {new} after"
+    return f"{int((after > before).sum())} of {counted(len(before), 'prompt')}, mean {mean}"

@@ -1,4 +1,4 @@
-"""The decoding stepper: the next token, chosen by hand or by a strategy."""
+"""The decoding stepper: each next token is chosen by hand or by a strategy."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def step_decoding(
 
 
 class _Stepper:
-    """The controls of `step_decoding`; `steps` has a `Continuation` for each length of the text."""
+    """The controls of `step_decoding`. `steps` has a `Continuation` for each length of the text."""
 
     def __init__(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: str, k: int
@@ -61,9 +61,11 @@ class _Stepper:
         self.best: list[int] = []  # the ids of the candidates
         self.prompt = prompt_field(prompt, width="min(100%, 760px)")
         self.strategy = widgets.Dropdown(options=list(STRATEGIES), description="Strategy")
-        self.one = self.button("Choose one", "let the strategy choose the next token", self.go)
-        self.ten = self.button("Choose ten", "let it choose ten tokens", lambda: self.go(10))
-        self.back = self.button("Step back", "take the last token away", self.step_back)
+        self.one = self.button("Add 1 token", "let the strategy choose the next token", self.go)
+        self.ten = self.button(
+            "Add 10 tokens", "let the strategy choose ten tokens", lambda: self.go(10)
+        )
+        self.back = self.button("Step back", "remove the last token", self.step_back)
         self.again = self.button("Start again", "back to the prompt", self.restart)
         self.text, self.message = widgets.HTML(), message_line()
         self.rows = [self.candidate(place) for place in range(k)]
@@ -77,7 +79,7 @@ class _Stepper:
         self.restart()
 
     def code(self) -> str:
-        """The code for what may come next."""
+        """Code that gives the same candidates for the next token."""
         settings = "".join(f", {k}={v}" for k, v in STRATEGIES[self.strategy.value].items())
         prompt, k = self.prompt.value, len(self.rows)
         return CODE.format(prompt=prompt, chosen=self.chosen, settings=settings, k=k)
@@ -104,7 +106,7 @@ class _Stepper:
                 if explain_if_unreadable(self.model, self.tokenizer, prompt, message):
                     self.steps.append(self.read())
             finally:
-                self.show()  # nothing, where the prompt could not be read
+                self.show()  # shows no text if the prompt could not be read
 
     def read(self) -> Continuation:
         return continue_prompt(self.model, self.tokenizer, self.prompt.value, self.chosen)
@@ -115,7 +117,7 @@ class _Stepper:
             self.show()
 
     def go(self, count: int = 1) -> None:
-        """Let the strategy choose `count` tokens, or fewer where the text ends."""
+        """Let the strategy choose `count` tokens, or fewer if the text ends before."""
         for done in range(count):
             if self.steps[-1].ended:
                 return
@@ -146,7 +148,7 @@ class _Stepper:
             self.show()
 
     def show(self) -> None:
-        """Bring text, candidates and buttons to where the text stands."""
+        """Make text, candidates and buttons show the present state."""
         open_ended = bool(self.steps) and not self.steps[-1].ended
         for button in (self.one, self.ten, *(row[0] for row in self.rows)):
             button.disabled = not open_ended

@@ -1,4 +1,4 @@
-"""The feature explorer: the texts that move a feature most, how strongly, and what it promotes.
+"""The feature explorer: where a feature fires most strongly, how often, and what it promotes.
 
 The activations of a harvest are encoded once; each move only looks things up.
 """
@@ -65,7 +65,7 @@ def promoted(
 ) -> list[tuple[str, float]]:
     """The tokens whose logits the feature's direction raises most, and by how much.
 
-    The direction goes through the model's last steps alone, less what these give for nothing.
+    The direction alone goes through the model's last steps, minus what these give for zeros.
     """
     direction = features.decoder[feature].to(model.device, model.dtype)
     alone, nothing = unembed(model, torch.stack([direction, 0 * direction])[None])[0].float()
@@ -80,7 +80,7 @@ def feature_html(
     codes: Codes,
     feature: int,
 ) -> str:
-    """A feature as HTML: its strongest texts, how often it is how strong, what it promotes."""
+    """A feature as HTML: its strongest texts, how strongly it fires, and which logits it raises."""
     rows, values = strongest(codes, feature)
     share = len(rows) / len(codes.tokens)
     title = f"Feature {feature} fires on {share:.2%} of {len(codes.tokens):,} tokens"
@@ -100,7 +100,7 @@ def feature_html(
     heading = "text-align:left;font-weight:bold;padding:0 0 4px"
     texts = (
         f'<table style="border-collapse:collapse;{MONO};line-height:1.5">'
-        f'<caption style="{heading}">{title}, most strongly here</caption>'
+        f'<caption style="{heading}">{title}. It fires most strongly here</caption>'
         f"<tbody>{lines}</tbody></table>"
     )
     edges = torch.linspace(0, values[0].item(), BINS + 1)
@@ -118,7 +118,7 @@ def feature_html(
         BarRow(shown(token), [(max(score, 0) / top, _fill(2))], [f"{score:+.3g}"])
         for token, score in best
     ]
-    likelier = bar_table(["token", "", "logit"], rises, caption="Its direction raises")
+    likelier = bar_table(["token", "", "logit"], rises, caption="Its direction raises these logits")
     return f"{texts}{histogram}{likelier}"
 
 
@@ -140,9 +140,9 @@ def _context(tokenizer: PreTrainedTokenizerBase, codes: Codes, row: int, fires: 
 
 
 def features_of(codes: Codes, wanted: Tensor, n_features: int) -> list[int]:
-    """The features that fire on the rows of `wanted` (rows,), strongly there and least elsewhere.
+    """The features that fire on the rows of `wanted` (rows,), strongly there and rarely elsewhere.
 
-    Ordered by F1 times the mean strength there, as a share of the greatest anywhere.
+    Ordered by F1 times the mean strength there, as a share of its highest strength anywhere.
     """
     fires = codes.values > 0
     every = torch.bincount(codes.features[fires], minlength=n_features)
@@ -166,7 +166,7 @@ def explore_features(
     codes: Codes,
     prompt: str,
 ) -> Explorer:
-    """Pick a feature by number, by a word, or by a token of a prompt, and see what it is about.
+    """Pick a feature by number, by a word, or by a token of a prompt, and see where it fires.
 
     `codes` are those of the texts to show, as `read_codes` gives.
     """
@@ -214,7 +214,7 @@ def explore_features(
             hit = torch.tensor([bool(word) and word in name for name in names])[where]
             numbers = features_of(codes, hit, last + 1)
             if not numbers:
-                reader.message.value = "No token of the texts has that in it. Try a part of a word."
+                reader.message.value = "No token of the texts contains that. Try a part of a word."
                 return
         offer(numbers, [str(i) for i in numbers])
 
@@ -243,6 +243,6 @@ def explore_features(
         widgets.HBox([token, search], layout=wrap),
         widgets.HBox([found, by_number], layout=wrap),
     ]
-    does = "pick a feature by number, word or token; see its texts and what it raises"
+    does = "pick a feature by number, word or token; see its texts and its top logits"
     parts = [*controls, reader.message, table]
     return Explorer(parts, does, lambda: CODE.format(feature=by_number.value))

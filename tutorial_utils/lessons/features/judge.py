@@ -62,7 +62,8 @@ def judge_columns(
 def probe_scores(hidden: Tensor, labels: Tensor, train: Tensor) -> Tensor:
     """What linear probes, trained on the tokens of `train`, say of all: (tokens, attributes).
 
-    Logistic regression of each attribute on hidden (tokens, hidden), scaled to one spread.
+    Logistic regression of each attribute on hidden (tokens, hidden). Each coordinate is centred
+    and scaled to standard deviation 1 over the tokens of `train`.
     """
     mean, spread = hidden[train].mean(dim=0), hidden[train].std(dim=0)
     inputs, truth = (hidden - mean) / spread.clamp(min=1e-6), labels[train].float()

@@ -38,7 +38,7 @@ CAPITAL = re.compile(rf"\b[Cc]apital\b.*?\b(?:is|Answer:) ({'|'.join(CAPITALS.va
 
 
 def draw_documents(count: int, seed: int = 0) -> list[str]:
-    """Documents of a line: facts about people, said again and again; stories; capitals and such."""
+    """Documents of one line: facts about people, repeated; stories; capitals and other facts."""
     rng = random.Random(seed)
     kinds = [recall_document, story_document, recall_document, facts_document, story_document]
     return [_sentences(kinds[i % len(kinds)](rng)) for i in range(count)]

@@ -14,7 +14,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from tutorial_utils.draw.described import describe_figure, in_words, listed
+from tutorial_utils.draw.described import (
+    counted,
+    describe_figure,
+    in_words,
+    listed,
+    quoted,
+    sentence,
+)
 from tutorial_utils.draw.figures import (
     MARKERS,
     WIDTH,
@@ -53,8 +60,10 @@ def plot_repeats(
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.spines[["top", "right"]].set_visible(False)
     before, after = rows[:, :-length].mean(), rows[:, -length + 1 :].mean()
-    said = f"mean loss {in_words(before)} nats before the words are repeated, {in_words(after)}"
-    return describe_figure(figure, f"{title}, {len(rows)} texts: {said} from the second word on.")
+    said = f"{in_words(before)} nats before the words are repeated, and {in_words(after)} nats"
+    return describe_figure(
+        figure, f"{sentence(title)} The mean loss is {said} from the second repeated word on."
+    )
 
 
 def plot_patterns(
@@ -63,7 +72,7 @@ def plot_patterns(
     *,
     title: str = "Where each head looks",
 ) -> Figure:
-    """Patterns `{name: (query, key)}` side by side, the token that looks to the left."""
+    """Patterns `{name: (query, key)}` side by side; the tokens that look are on the left axis."""
     figure = new_figure(2.6 + longest_label(tokens), title)
     panels = figure.subplots(1, len(patterns), squeeze=False, sharey=True)[0]
     labels = [token_label(token) for token in tokens]
@@ -81,8 +90,11 @@ def plot_patterns(
     figure.supxlabel("token looked at (␣ is a space)", fontsize=10)
     figure.colorbar(image, ax=[*panels], label="attention", pad=0.01)
     most = {name: checked_finite(p)[-1] for name, p in patterns.items()}
-    said = [f"{n} gives {in_words(r.max())} to {labels[r.argmax()]}" for n, r in most.items()]
-    return describe_figure(figure, f"{title}. At the last token, {listed(said)}.")
+    said = [
+        f"{name} gives {in_words(row.max())} of its attention to {quoted(labels[row.argmax()])}"
+        for name, row in most.items()
+    ]
+    return describe_figure(figure, f"{sentence(title)} At the last token, {listed(said)}.")
 
 
 def plot_head_maps(
@@ -106,8 +118,10 @@ def plot_head_maps(
         axes.set_title(name, fontsize=10)
     panels[0].set_ylabel("decoder layer")
     figure.colorbar(image, ax=[*panels], label=label, pad=0.01)
-    said = [f"{name}: {_largest(each, signed)}" for name, each in values.items()]
-    return describe_figure(figure, f"{title}, {label}, for {layers} layers. {'; '.join(said)}.")
+    said = "; ".join(f"in {quoted(name)}, {_largest(v, signed)}" for name, v in values.items())
+    most = f"the {label} farthest from 0" if signed else f"the highest {label}"
+    about = f"The heads of {counted(layers, 'layer')} with {most}"
+    return describe_figure(figure, f"{sentence(title)} {about}: {said}.")
 
 
 def _draw_map(axes: Axes, values: np.ndarray, end: float, signed: bool, panels: int) -> Any:
@@ -133,7 +147,7 @@ def _draw_map(axes: Axes, values: np.ndarray, end: float, signed: bool, panels: 
 def _largest(values: np.ndarray, signed: bool, most: int = 4) -> str:
     order = np.argsort(-(np.abs(values) if signed else values), axis=None)[:most]
     places = [np.unravel_index(i, values.shape) for i in order]
-    return "largest " + listed(f"L{r + 1}H{c} {in_words(float(values[r, c]))}" for r, c in places)
+    return listed(f"L{r + 1}H{c} {in_words(float(values[r, c]))}" for r, c in places)
 
 
 def plot_attribution(
@@ -160,12 +174,12 @@ def plot_attribution(
     image = _draw_map(right, each, float(np.abs(each).max()) or 1.0, True, 2)
     right.set_title("heads", fontsize=10)
     figure.colorbar(image, ax=right, label="logits", pad=0.02)
-    said = [
-        f"{name} most at layer {v.argmax() + 1}, {in_words(v.max())}" for name, v in bars.items()
-    ]
-    return describe_figure(
-        figure, f"{title}, in logits: {', '.join(said)}; {_largest(each, True)}."
+    said = " and ".join(
+        f"the highest {name} part is {in_words(v.max())} (layer {v.argmax() + 1})"
+        for name, v in bars.items()
     )
+    most = f"the heads farthest from 0 are {_largest(each, True)}"
+    return describe_figure(figure, f"{sentence(title)} In logits, {said}; {most}.")
 
 
 def plot_effects(
@@ -173,11 +187,11 @@ def plot_effects(
     names: Sequence[str],
     *,
     title: str = "What each edit does",
-    label: str = "increase of the loss (nats)",
+    label: str = "increase in loss (nats)",
 ) -> Figure:
     """Means of `{way: (names, rows)}` with one standard deviation over rows, way beside way."""
     if not 1 <= len(effects) <= len(MARKERS):
-        raise ValueError(f"{len(effects)} ways cannot be told apart: give 1 to {len(MARKERS)}")
+        raise ValueError(f"give 1 to {len(MARKERS)} ways, not {len(effects)}")
     figure = new_figure(3.0, title)
     axes = figure.add_subplot()
     said = []
@@ -193,10 +207,11 @@ def plot_effects(
         }
         axes.errorbar(places, middle, values.std(axis=1), capsize=3, linestyle="", **look)
         best = int(np.abs(middle).argmax())
-        said.append(f"{way} most for {names[best]}, {in_words(float(middle[best]))}")
+        said.append(f"for {quoted(way)}, {names[best]} ({in_words(float(middle[best]))})")
     axes.axhline(0, color="black", linestyle=":", linewidth=1)
     axes.set_xticks(range(len(names)), names, fontsize=9, rotation=90 if len(names) > 12 else 0)
     axes.set_ylabel(label)
     axes.spines[["top", "right"]].set_visible(False)
     add_legend(figure, axes.containers, [*effects], loc="outside lower center", ncols=len(effects))
-    return describe_figure(figure, f"{title}, {label}: {'; '.join(said)}.")
+    about = f"The mean {label}, where it is farthest from 0"
+    return describe_figure(figure, f"{sentence(title)} {about}: {'; '.join(said)}.")

@@ -14,7 +14,7 @@ from tutorial_utils.attribution import attribute_logits
 def why_no_heads(model: PreTrainedModel, input_ids: Tensor) -> str:
     """Why patterns, heads or their shares of a logit can't be read, in words; "" where they can.
 
-    `input_ids` `(1, seq)` are any prompt. All decoder layers must have as many heads.
+    `input_ids` `(1, seq)` are any prompt. All decoder layers must have the same number of heads.
     """
     try:
         patterns = read_attention(model, input_ids)

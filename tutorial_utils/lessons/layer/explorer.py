@@ -15,6 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from tutorial_utils.activations.layers import find_decoder_layers
 from tutorial_utils.activations.patterns import read_attention
 from tutorial_utils.decoding import encode, token_strings
+from tutorial_utils.draw.described import counted
 from tutorial_utils.draw.html import visible
 from tutorial_utils.encoding import context_length
 from tutorial_utils.lessons.explorer import Explorer, escape
@@ -32,10 +33,11 @@ from tutorial_utils.measures import head_scores
 MOST_TOKENS = 300  # all patterns of SmolLM2 are then 100 MB, those of an 8B model 370 MB
 SAID_TWICE = 50  # tokens, at most, that are said twice for the induction scores
 SCORES = {
-    "previous token": "how much of its attention goes to the token before, on average",
-    "first token": "how much of its attention goes to the first token, on average",
-    "induction": "with the prompt said twice: how much of its attention goes to the token that "
-    "came after the same token the first time (the patterns are those of the prompt said once)",
+    "previous token": "how much of the head's attention goes to the token before, on average",
+    "first token": "how much of the head's attention goes to the first token, on average",
+    "induction": "how much of the head's attention goes, with the prompt said twice, to the token "
+    "that came after the same token the first time (the patterns are those of the prompt said "
+    "once)",
 }
 CODE = """import torch
 
@@ -51,7 +53,8 @@ INDUCTION_CODE = """ids = inputs["input_ids"][:, :{end}]
 twice = torch.cat([ids, ids[:, {start}:]], dim=1)
 scores = head_scores(read_attention(model, twice), "induction", period={period}, start={start})"""
 HINT = (
-    "Pick a token: blue is where it looks, up to itself; orange is which later tokens look at it."
+    "Pick a token. Blue: where it looks (at itself and at earlier tokens). "
+    "Orange: which later tokens look at it."
 )
 
 
@@ -82,8 +85,8 @@ def read_patterns(
     shapes = {tuple(pattern.shape) for pattern in patterns.values()}
     if len(shapes) > 1 or next(iter(shapes))[-1] != ids.shape[1]:
         raise ValueError(
-            f"for a map, all layers must have as many heads, and keys as there are tokens "
-            f"({ids.shape[1]}); the patterns (batch, head, query, key) are {sorted(shapes)}"
+            "for a map, all layers must have the same number of heads, and a key for each token "
+            f"({ids.shape[1]} here); the patterns (batch, head, query, key) are {sorted(shapes)}"
         )
     without = [i + 1 for i in range(len(find_decoder_layers(model))) if i + 1 not in patterns]
     return AttentionView(ids, token_strings(tokenizer, ids[0]), patterns, without)
@@ -94,7 +97,7 @@ def score_heads(
 ) -> Tensor | None:
     """One of `SCORES` for each head, `(layers, heads)`; None where the prompt is too short for it.
 
-    Induction is measured on the first tokens of the prompt, said twice behind the BOS, if any.
+    Induction is measured on the first tokens of the prompt, said twice after the BOS, if any.
     """
     if kind != "induction":
         if len(view.tokens) < 2:
@@ -126,7 +129,7 @@ def explore_attention(
     """See the patterns of all heads, pick one, and see where a token looks and who looks at it.
 
     Raises:
-        ValueError: for a model whose attention gives no patterns, as `read_attention` says it.
+        ValueError: with the message of `read_attention`, for a model that gives no patterns.
     """
     reader = PromptReader(model, tokenizer, prompt, read_patterns)
     kind = widgets.Dropdown(options=[*SCORES], description="Score")
@@ -167,7 +170,8 @@ def explore_attention(
             show_map()
         layer, head = [*reader.view.patterns][heads.picked[0]], heads.picked[1]
         pattern, place = reader.view.patterns[layer][0, head], token.picked[1]
-        title = f"L{layer}H{head}: attention pattern, {len(pattern)} queries by {len(pattern)} keys"
+        size = counted(len(pattern), "token")
+        title = f"L{layer}H{head}: attention pattern of {size}, queries by keys"
         drawing.value = pattern_html(pattern, reader.view.tokens, place, title)
         lists.value = look_lists(pattern, reader.view.tokens, place)
         after = pattern[place + 1 :, place].tolist()
@@ -205,7 +209,7 @@ def explore_attention(
 
 def tell_map(view: AttentionView, kind: str, too_short: bool) -> str:
     """What the numbers of the map are, and which layers are not in it."""
-    said = f"The number of a head: {SCORES[kind]}."
+    said = f"The number in a cell of the map: {SCORES[kind]}."
     if too_short:
         said = f"The prompt is too short for the score {kind!r}: the numbers are nan."
     if view.without:

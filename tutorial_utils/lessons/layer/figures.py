@@ -9,7 +9,7 @@ import torch
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from tutorial_utils.draw.described import describe_figure, in_words
+from tutorial_utils.draw.described import counted, describe_figure, in_words, sentence
 from tutorial_utils.draw.figures import (
     CHARACTER,
     MARKERS,
@@ -37,7 +37,8 @@ def plot_rotary(
 ) -> Figure:
     """Left: the angle by which each pair turns per token, `angles` `(pairs,)`, in radians.
 
-    Right: a score by distance, `{label: (distances, (distances,))}`, one after the other on top.
+    Right: a score by distance, `{label: (distances, (distances,))}`, each drawn over the one
+    before.
     """
     turns, best = checked_finite(angles, "angles"), OKABE_ITO[4]
     figure = new_figure(3.1, title)
@@ -55,14 +56,15 @@ def plot_rotary(
     add_legend(right, right.lines, list(scores), fontsize=9)
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
-    said = "; ".join(
-        f"{label}, distance {distances[0]}: {in_words(as_array(values)[0])}"
+    said = ", ".join(
+        f"{in_words(as_array(values)[0])} at distance {distances[0]} ({label})"
         for label, (distances, values) in scores.items()
     )
+    first, last = (np.format_float_positional(turns[i], 2, fractional=False) for i in (0, -1))
     return describe_figure(
         figure,
-        f"{title}. Left, the angle per token falls from {in_words(turns[0])} for the first pair to "
-        f"{in_words(turns[-1])} for the last. Right, the score by distance: {said}.",
+        f"{sentence(title)} Left, the angle per token in radians falls from {first.rstrip('.')} "
+        f"for the first pair to {last.rstrip('.')} for the last; right, the score is {said}.",
     )
 
 
@@ -73,7 +75,8 @@ def plot_patterns(
     rows = checked_finite(pattern, "pattern")
     if rows.ndim != 3 or rows.shape[1:] != (len(tokens), len(tokens)):
         raise ValueError(
-            f"pattern must be (head, query, key) of {len(tokens)} tokens, not {rows.shape}"
+            f"pattern must be (head, query, key) of {counted(len(tokens), 'token')}, "
+            f"not {rows.shape}"
         )
     rows = rows[:MOST_HEADS]
     across = min(2, len(rows))
@@ -100,7 +103,7 @@ def plot_patterns(
         f"head {h} looks most at {tokens[int(row[-1].argmax())]!r} ({in_words(row[-1].max())})"
         for h, row in enumerate(rows)
     ]
-    return describe_figure(figure, f"{title}. From the last token, {'; '.join(last)}.")
+    return describe_figure(figure, f"{sentence(title)} From the last token, {'; '.join(last)}.")
 
 
 def plot_looks(
@@ -109,7 +112,7 @@ def plot_looks(
     """The largest weight of each layer and head, `(layers, heads)`, layer 1 at the bottom.
 
     `places` `(layers, heads)` are the tokens that it is on. Their names are written into the cells
-    where they fit, but for the first token, at which many heads look. A weight that is nan, of a
+    where they fit, except for the first token, at which many heads look. A weight that is nan, of a
     layer without a pattern, is left empty.
     """
     values, indices = as_array(weights), torch.as_tensor(places).tolist()
@@ -122,7 +125,7 @@ def plot_looks(
     axes.set_xticks(range(0, heads, -(-heads // 16)))
     step = -(-count // 32)
     axes.set_yticks(range(0, count, step), map(str, range(1, count + 1, step)), fontsize=9)
-    axes.set(xlabel="head (no word in a cell: the first token)", ylabel="decoder layer")
+    axes.set(xlabel="head (a cell without a word: the first token)", ylabel="decoder layer")
     if heads >= 2 * MOST_HEADS:
         axes.set_xlabel("head")
     figure.colorbar(image, ax=axes, label="largest attention weight", pad=0.01)
@@ -137,10 +140,10 @@ def plot_looks(
     layer, head = np.unravel_index(shown.argmax(), shown.shape)
     return describe_figure(
         figure,
-        f"{title}: {count} layers with {heads} heads. The largest weight is "
-        f"{in_words(shown.max())}, layer {layer + 1}, head {head}, on "
-        f"{tokens[indices[layer][head]]!r}. {first} of {np.isfinite(values).sum()} heads look most "
-        f"at the first token, {tokens[0]!r}.",
+        f"{sentence(title)} In {counted(count, 'layer')} with {counted(heads, 'head')} each, "
+        f"{first} of {np.isfinite(values).sum()} heads look most at the first token, "
+        f"{tokens[0]!r}; the largest weight is {in_words(shown.max())} (layer {layer + 1}, "
+        f"head {head}, on {tokens[indices[layer][head]]!r}).",
     )
 
 
@@ -152,7 +155,7 @@ def plot_gate(
     figure = new_figure(2.8, title)
     below = figure.add_subplot()
     below.hist(values, bins=60, color=OKABE_ITO[0], alpha=0.6)
-    below.set(xlabel="number given to the function", ylabel="how many of them")
+    below.set(xlabel="number given to the function", ylabel="how many numbers")
     axes = below.twinx()
     x = np.linspace(min(values.min(), -4), max(values.max(), 4), 200, dtype=np.float32)
     axes.plot(x, as_array(function(torch.from_numpy(x))), color=OKABE_ITO[4], linewidth=2)
@@ -162,5 +165,7 @@ def plot_gate(
     low, high = in_words(values.min()), in_words(values.max())
     share = f"{(values < 0).mean():.0%}"
     return describe_figure(
-        figure, f"{title}. The numbers given lie from {low} to {high}, {share} of them below 0."
+        figure,
+        f"{sentence(title)} These numbers range from {low} to {high}, and {share} of them are "
+        "below 0.",
     )

@@ -236,23 +236,23 @@ def _differences(part: OpenLayer) -> list[str]:
     turned = part.rotary[0].shape[-1] if part.rotary else 0
     found = {
         "there is no norm before attention": part.norm_1 is None,
-        f"its norm is a {type(norm).__name__}": "RMS" not in type(norm).__name__,
-        "there is a norm behind attention, and one behind the MLP": part.behind_1 is not None,
+        f"its norm is of the type {type(norm).__name__}": "RMS" not in type(norm).__name__,
+        "there is a norm after attention, and one after the MLP": part.behind_1 is not None,
         "one matrix makes queries, keys and values": not isinstance(part.q_proj, nn.Module),
         "queries and keys have a norm of their own": part.q_norm is not None,
-        "no rotary positions: what tells positions apart is in the stream": not part.rotary,
+        "it has no rotary positions": not part.rotary,
         f"only {turned} of the {part.size} numbers of a head are turned": 0 < turned < part.size,
         f"scores are capped at {part.cap}": part.cap is not None,
-        "attention and MLP both read the stream as it was before": part.is_parallel,
+        "the MLP reads the stream as it was before attention": part.is_parallel,
         "the MLP is not gated": part.up is not None and part.gate is None,
-        f"its MLP, a {type(part.mlp).__name__}, is left whole": part.up is None,
+        f"its MLP, a {type(part.mlp).__name__}, is not taken apart": part.up is None,
     }
     return [text for text, holds in found.items() if holds]
 
 
 @torch.no_grad()
 def _fits(part: OpenLayer, given: Tensor, want: Tensor) -> bool:
-    """Whether the parts, put together in Llama's way, give what the layer gives, to rounding."""
+    """Whether the parts, put together in Llama's way, give what the layer gives, up to rounding."""
     try:
         attended = _attend(part, _run(part.norm_1, given))
         after = given + _run(part.behind_1, attended)

@@ -98,7 +98,7 @@ def best_five(view: LensView, layer: int, place: int) -> str:
         BarRow(visible(choice), [(prob, f"background:{OKABE_ITO[4]}")], [probability(prob)])
         for choice, prob in five
     ]
-    caption = f"Layer {layer}, after {visible(view.tokens[place])}: the five best"
+    caption = f"Layer {layer}, after {visible(view.tokens[place])}: the five most probable tokens"
     heads = ["token (␣ is a space)", "probability from 0 to 1", ""]
     return bar_table(heads, rows, caption=caption)
 

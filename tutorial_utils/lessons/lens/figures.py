@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from tutorial_utils.draw.described import describe_figure, in_words
+from tutorial_utils.draw.described import counted, describe_figure, in_words, sentence
 from tutorial_utils.draw.figures import MARKERS, add_legend, checked_finite, new_figure
 from tutorial_utils.draw.html import OKABE_ITO
 
@@ -42,11 +42,15 @@ def plot_answers_by_layer(
     right.yaxis.set_major_formatter("{x:g}")
     _name_layers(left, right)
     add_legend(figure, left.lines, names, loc="outside lower center", ncols=len(names))
-    said = [f"{n} {in_words(p)}, rank {r:g}" for n, p, r in zip(names, shares[-1], places[-1])]
-    firsts = [f"{n} {f'layer {w[0]}' if len(w := np.flatnonzero(places[:, i] == 1)) else 'none'}"
-              for i, n in enumerate(names)]  # fmt: skip
-    ends = f"{'; '.join(said)}. Rank 1 first at: {', '.join(firsts)}"
-    return describe_figure(figure, f"{title}, at the last, layer {len(shares) - 1}: {ends}.")
+    ones = [np.flatnonzero(row == 1) for row in places.T]
+    firsts = [f"rank 1 first at layer {w[0]}" if len(w) else "never rank 1" for w in ones]
+    said = "; ".join(
+        f"{name} has probability {in_words(prob)} and rank {rank:g} ({first})"
+        for name, prob, rank, first in zip(names, shares[-1], places[-1], firsts)
+    )
+    return describe_figure(
+        figure, f"{sentence(title)} At layer {len(shares) - 1}, the last: {said}."
+    )
 
 
 def plot_answer_layers(
@@ -78,12 +82,22 @@ def plot_answer_layers(
     axes.set(xlabel="first layer at which the answer is the first choice", ylabel="prompts")
     axes.spines[["top", "right"]].set_visible(False)
     add_legend(figure, axes.containers, list(layers), loc="outside right upper")
-    said = []
-    for kind, numbers in layers.items():
-        found = sorted(i for i in torch.as_tensor(numbers).tolist() if i >= 0)
-        span = f"at layers {found[0]} to {found[-1]}, " if found else ""
-        said.append(f"{kind} {span}{len(numbers) - len(found)} of {len(numbers)} never")
-    return describe_figure(figure, f"{title}, of layers 0 to {last}: {'; '.join(said)}.")
+    said = "; ".join(f"{kind}, {_first_layers(numbers)}" for kind, numbers in layers.items())
+    return describe_figure(
+        figure, f"{sentence(title)} The first layer, of layers 0 to {last}: {said}."
+    )
+
+
+def _first_layers(numbers: torch.Tensor) -> str:
+    """For how many prompts which layers are the first, -1 for never, in words."""
+    count, found = len(numbers), sorted(i for i in torch.as_tensor(numbers).tolist() if i >= 0)
+    prompts = counted(count, "prompt")
+    if not found:
+        return f"never ({prompts})"
+    one = found[0] == found[-1]
+    span = f"layer {found[0]}" if one else f"layers {found[0]} to {found[-1]}"
+    share = prompts if len(found) == count else f"{len(found)} of {prompts}"
+    return f"{span} for {share}"
 
 
 def plot_spread_by_layer(
@@ -103,15 +117,15 @@ def plot_spread_by_layer(
     said = []
     for label, each in values.items():
         middle = np.median(_checked(each), axis=1)
-        said.append(f"{label} {in_words(middle[0])} to {in_words(middle[-1])}")
-    span = f"medians from layer 0 to layer {len(middle) - 1}"
-    return describe_figure(figure, f"{title}, {span}: {'; '.join(said)}.")
+        said.append(f"{label} from {in_words(middle[0])} to {in_words(middle[-1])}")
+    span = f"Medians from the first to the last of {counted(len(middle), 'layer')}"
+    return describe_figure(figure, f"{sentence(title)} {span}: {'; '.join(said)}.")
 
 
 def _checked(values: torch.Tensor, prompts: int | None = None) -> np.ndarray:
     checked = checked_finite(values)
     if checked.ndim != 2 or not checked.size or prompts not in (None, checked.shape[1]):
-        named = "" if prompts is None else f" with {prompts} prompts, one for each name"
+        named = "" if prompts is None else f" with {counted(prompts, 'prompt')}, one for each name"
         raise ValueError(f"values must be (layers, prompts){named}, not {checked.shape}")
     return checked
 

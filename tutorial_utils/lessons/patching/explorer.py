@@ -49,7 +49,7 @@ def steering_table(
         strict=True,
     )
     body = "".join(f"<tr>{cell(*left)}{cell(*right)}</tr>" for left, right in rows)
-    names = ("without", escape(title))
+    names = ("without steering", escape(title))
     head = "".join(f'<th style="{style}">{name}</th>' for name in names)
     return f'<table style="width: 100%; table-layout: fixed"><tr>{head}</tr>{body}</table>'
 

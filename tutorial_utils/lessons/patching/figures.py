@@ -10,7 +10,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from tutorial_utils.draw.described import describe_figure, in_words
+from tutorial_utils.draw.described import counted, describe_figure, in_words, sentence
 from tutorial_utils.draw.figures import (
     CHARACTER,
     MARKERS,
@@ -43,9 +43,11 @@ def plot_shares(
     """
     values = as_array(share)
     layers = [*(range(len(values)) if layers is None else layers)]
-    if values.shape != (len(layers), len(tokens)) or not values.size:
+    if values.shape != (len(layers), len(tokens)):
         shape = (len(layers), len(tokens))
         raise ValueError(f"share must be (layers, seq), here {shape}, not {values.shape}")
+    if not values.size:
+        raise ValueError("share is empty: give at least one layer and one token")
     height = 0.25 * len(layers) + 0.7 + longest_label(tokens)
     figure = new_figure(height, title)
     axes = figure.add_subplot()
@@ -56,8 +58,8 @@ def plot_shares(
     axes.set_yticks(range(0, len(layers), step), map(str, layers[::step]), fontsize=9)
     axes.set_ylabel("layer")
     figure.colorbar(image, ax=axes, label=SHARE, pad=0.01)
-    said = heatmap_in_words(values, tokens, layers=layers, label=SHARE)
-    return describe_figure(figure, f"{title}: {said}")
+    said = heatmap_in_words(values, tokens, layers=layers, label=SHARE.capitalize())
+    return describe_figure(figure, f"{sentence(title)} {said}.")
 
 
 def plot_share_lines(
@@ -69,11 +71,11 @@ def plot_share_lines(
 ) -> Figure:
     """Mean shares by layer, of `{name: (pairs, layers)}`, with a standard error where pairs > 1.
 
-    `level` is drawn as a dotted line: the share at which neither answer is ahead. A share that is
+    `level` is drawn as a dotted line: the share at a logit difference of 0. A share that is
     not finite is left out, and the figure says so.
     """
     if not 1 <= len(lines) <= len(OKABE_ITO):
-        raise ValueError(f"{len(lines)} lines cannot be told apart: give 1 to {len(OKABE_ITO)}")
+        raise ValueError(f"give 1 to {len(OKABE_ITO)} lines, not {len(lines)}")
     figure = new_figure(3.1, title)
     axes = figure.add_subplot()
     said = []
@@ -81,7 +83,8 @@ def plot_share_lines(
         rows = np.atleast_2d(as_array(values))
         if rows.shape[1] != len(layers):
             raise ValueError(
-                f"{name}: one share for each of {len(layers)} layers, not {rows.shape[1]}"
+                f"{name}: one share for each of {counted(len(layers), 'layer')}, "
+                f"not {rows.shape[1]}"
             )
         spread = rows.std(axis=0, ddof=1) / len(rows) ** 0.5 if len(rows) > 1 else None
         if not np.isfinite(rows).all():
@@ -97,11 +100,12 @@ def plot_share_lines(
         means = rows.mean(axis=0)
         axes.errorbar(layers, means, spread, capsize=3, **look)
         top = int(np.nan_to_num(means, nan=-np.inf).argmax())
-        most = f"most {in_words(means[top])} at layer {layers[top]}"
-        said.append(f"{name} {in_words(means[0])} to {in_words(means[-1])}, {most}")
+        highest = f"highest at layer {layers[top]} ({in_words(means[top])})"
+        ends = f"from {in_words(means[0])} to {in_words(means[-1])}"
+        said.append(f"{name} goes {ends}, and is {highest}")
     if level is not None and np.isfinite(level):
         axes.axhline(level, color="black", linestyle=":", linewidth=1)
-        axes.annotate("neither ahead", (layers[0], level), xytext=(0, 3), fontsize=9,
+        axes.annotate("logit difference 0", (layers[0], level), xytext=(0, 3), fontsize=9,
                       textcoords="offset points")  # fmt: skip
     axes.axhline(0, color=GREY, linewidth=1, zorder=0)
     axes.set(xlabel="layer", ylabel="share")
@@ -109,8 +113,8 @@ def plot_share_lines(
     axes.spines[["top", "right"]].set_visible(False)
     columns = max(1, int(WIDTH / (11 * CHARACTER * max(map(len, lines)) + 0.6)))
     add_legend(figure, axes.containers, [*lines], loc="outside lower center", ncols=columns)
-    span = f"shares from layer {layers[0]} to layer {layers[-1]}"
-    return describe_figure(figure, f"{title}, {span}: {'; '.join(said)}.")
+    span = f"Shares from layer {layers[0]} to layer {layers[-1]}"
+    return describe_figure(figure, f"{sentence(title)} {span}: {'; '.join(said)}.")
 
 
 def plot_steering(
@@ -121,22 +125,23 @@ def plot_steering(
 ) -> Figure:
     """A column of points for each kind of direction: the change of mood, and of the loss.
 
-    `moods` are changes in logits, `losses` are the loss over that without a direction, both
-    `{kind: one number for each time or direction}`, with the same kinds.
+    `moods` are changes in logits, `losses` are the loss divided by that without a direction, both
+    `{kind: one number for each repetition or direction}`, with the same kinds.
     """
     if not moods or [*moods] != [*losses]:
         raise ValueError(f"moods and losses must have the same kinds: {[*moods]}, {[*losses]}")
     figure = new_figure(3.2, title)
     left, right = figure.subplots(1, 2)
     _strip(left, moods, 0, "change of the judged mood (logits)")
-    _strip(right, losses, 1, "loss, over that without")
+    _strip(right, losses, 1, "loss, relative to the loss without steering")
     right.set_ylim(bottom=0)
     means = [
         (kind, as_array(mood).mean(), as_array(loss).mean())
         for (kind, mood), loss in zip(moods.items(), losses.values(), strict=True)
     ]
     said = [f"{k} {in_words(mood)} at {in_words(loss)} times the loss" for k, mood, loss in means]
-    return describe_figure(figure, f"{title}. Mean change in logits: {'; '.join(said)}.")
+    about = "Mean change of the mood in logits, and mean loss relative to that without steering"
+    return describe_figure(figure, f"{sentence(title)} {about}: {'; '.join(said)}.")
 
 
 def _strip(axes: Axes, columns: Mapping[str, Sequence[float]], none: float, label: str) -> None:

@@ -16,6 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tutorial_utils.activations.record_and_edit import read_activations
 from tutorial_utils.decoding import encode, next_token_logits, token_strings
+from tutorial_utils.draw.described import counted
 from tutorial_utils.draw.html import OKABE_ITO, BarRow, bar_table, probability, visible
 from tutorial_utils.encoding import prompt_ids
 from tutorial_utils.lessons.explorer import (
@@ -64,7 +65,7 @@ GOOD, BAD = f"background:{OKABE_ITO[4]}", f"background:{OKABE_ITO[5]}"
 
 
 class PatchingView(NamedTuple):
-    """What all patches give; the runs without one come first the clean, then the corrupted one."""
+    """What all patches give. Of the two runs without a patch, the clean one comes first."""
 
     names: list[str]  # of the tokens (seq,)
     layers: list[int]
@@ -88,7 +89,7 @@ def answer_ids(
     prompts: Sequence[str],
     answers: Sequence[str],
 ) -> list[int]:
-    """The first token of each prompt's answer, written behind it with a space between.
+    """The first token of each prompt's answer, written after the prompt with a space between.
 
     `ValueError` for a pair that cannot be patched: prompts of different lengths or too long ones,
     and answers that begin alike or cannot be told from their prompt.
@@ -97,8 +98,9 @@ def answer_ids(
     lengths = [len(row) for row in rows]
     if lengths[0] != lengths[1]:
         raise ValueError(
-            f"the clean prompt has {lengths[0]} tokens and the corrupted one {lengths[1]}: each "
-            "token of one replaces a token of the other, so give prompts of the same length"
+            f"the clean prompt has {counted(lengths[0], 'token')} and the corrupted one "
+            f"{lengths[1]}: each token of one replaces a token of the other, so give prompts of "
+            "the same length"
         )
     if lengths[0] > MOST_TOKENS:
         raise ValueError(
@@ -109,7 +111,10 @@ def answer_ids(
     for prompt, answer, row in zip(prompts, answers, rows, strict=True):
         longer = prompt_ids(model, tokenizer, f"{prompt} {answer}")[0]
         if not answer.strip() or longer[: len(row)] != row or len(longer) == len(row):
-            raise ValueError(f"{answer!r} does not go on from {prompt!r}: give another answer")
+            raise ValueError(
+                f"the answer {answer!r} cannot follow {prompt!r}: it is empty, adds no token, or "
+                "changes the tokens of the prompt. Give another answer"
+            )
         ids.append(longer[len(row)])
     if ids[0] == ids[1]:
         raise ValueError(f"both answers begin with {tokenizer.decode(ids[:1])!r}: give others")
@@ -278,7 +283,7 @@ def explore_patching(
 
 
 def share_look(share: float) -> Look:
-    """A share as a cell: blue toward the clean run, red away from it, as in the figure."""
+    """A share as a cell: blue towards the clean run, red away from it, as in the figure."""
     if not math.isfinite(share):
         return Look(look_of(math.nan, "RdBu"), str(share))
     text = f"{share:.{2 if abs(share) < 9.995 else 0}f}".replace("-0.00", "0.00")

@@ -1,4 +1,4 @@
-"""The softmax explorer: what temperature and filters leave to draw from."""
+"""The softmax explorer: the distribution that is left after temperature and filters."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from tutorial_utils.decoding import filter_logits, token_strings
+from tutorial_utils.draw.described import counted
 from tutorial_utils.draw.html import OKABE_ITO, BarRow, bar_table, probability, visible
 from tutorial_utils.lessons.explorer import Explorer, check_logits, errors_shown, message_line
 
@@ -27,8 +28,8 @@ def choice_html(
 ) -> str:
     """Two bars for each of the tokens `ids`, called `names`, and two for all others together.
 
-    The one above, grey, is `before`, the model's own probabilities `(vocab,)`; the one below, blue,
-    is what is drawn from.
+    The upper bar, grey, is from `before`, the model's own probabilities `(vocab,)`. The lower bar,
+    blue, is from the new distribution.
     """
     shown = torch.zeros_like(choice.kept)
     shown[ids] = True
@@ -38,7 +39,7 @@ def choice_html(
     ]
     sums = before[~shown].sum().item(), choice.probs[~shown].sum().item()
     kept = bool(choice.kept[~shown].any())
-    rows.append(_choice_row(f"the other {int((~shown).sum()):,}", *sums, kept))
+    rows.append(_choice_row(f"the other {counted(int((~shown).sum()), 'token')}", *sums, kept))
     heads = ["token (␣ is a space)", "probability from 0 to 1"]
     return bar_table([*heads, "above: the model's own", "below: with the settings"], rows)
 
@@ -49,7 +50,7 @@ def _choice_row(name: str, old: float, new: float, kept: bool) -> BarRow:
 
 
 class FilteredChoice(NamedTuple):
-    """The distribution `(vocab,)` that is drawn from after the filters, and how much is left."""
+    """The distribution `(vocab,)` after the filters, and how much of the old one is kept."""
 
     probs: torch.Tensor
     kept: torch.Tensor  # (vocab,), bool: which tokens can still be drawn
@@ -58,11 +59,12 @@ class FilteredChoice(NamedTuple):
 
 
 def filtered_choice(logits: torch.Tensor, **settings: Any) -> FilteredChoice:
-    """What is left to draw from after `filter_logits(logits, **settings)`, logits `(vocab,)`.
+    """The distribution after `filter_logits(logits, **settings)`, for logits `(vocab,)`.
 
-    Takes the settings of `filter_logits`, with its errors. `mass` counts the probabilities as they
-    were before anything was cut off; `bits` is -sum(p log2 p) of what is left. Logits that are not
-    finite are a `ValueError`, but for -inf, which rules a token out.
+    Takes the settings of `filter_logits`, and raises its errors. `mass` is the sum of the kept
+    tokens' probabilities before the others were dropped; `bits` is -sum(p log2 p) of the new
+    distribution. Logits that are not finite are a `ValueError`. Only -inf is allowed: such a token
+    has been ruled out.
     """
     if logits.ndim != 1:
         raise ValueError(f"logits must be one row, (vocab,), not {tuple(logits.shape)}")
@@ -141,7 +143,7 @@ def explore_softmax(
 
 
 def tell_choice(choice: FilteredChoice) -> str:
-    """How much the filters keep, and the entropy of what is left, in one line of HTML."""
+    """How much the filters keep, and the entropy of the new distribution, in one line of HTML."""
     return (
         f"Kept: <b>{int(choice.kept.sum()):,}</b> of {len(choice.probs):,} tokens, with "
         f"<b>{choice.mass:.3f}</b> of the probability. Entropy of the new distribution: "

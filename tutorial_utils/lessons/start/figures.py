@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from tutorial_utils.draw.described import describe_figure
+from tutorial_utils.draw.described import describe_figure, opening
 from tutorial_utils.draw.figures import (
     as_array,
     box_rows,
@@ -31,15 +31,15 @@ def plot_pipeline(
     *,
     title: str = "From a prompt to the next token",
 ) -> Figure:
-    """The whole way in one picture: tokens, ids, the residual stream's norms, the next token.
+    """All steps in one picture: tokens, ids, the residual stream's norms, the next token.
 
-    `tokens` and `ids` `(seq,)`, `norms` `(layers, seq)`. `after` has the most probable next tokens
-    with their probabilities, as `top_tokens` gives them.
+    The shapes are `(seq,)` for `tokens` and `ids`, and `(layers, seq)` for `norms`. `after` has the
+    most probable next tokens with their probabilities, as `top_tokens` gives them.
     """
     values, rows = as_array(norms), box_rows(tokens, ids)
     steps = [
         "each token has a number, its id",
-        "each id picks a row of the embedding, layer 0; decoder layers add to it",
+        "each id picks a row of the embedding (layer 0); then the decoder layers add to it",
         "final norm, unembedding and softmax, at the last token",
     ]
     boxes, cells = 0.36 * len(rows), max(1, min(0.16 * len(values), 4))
@@ -56,5 +56,6 @@ def plot_pipeline(
         arrow = {"arrowstyle": "-|>", "color": OKABE_ITO[4], "lw": 2}
         axes.annotate("", (0.05, 0.05), (0.05, 0.95), arrowprops=arrow)
         axes.text(0.08, 0.5, step, va="center", fontsize=10)
-    way = f"{tokens_in_words(tokens, ids)}, then {heatmap_in_words(values, tokens, label='norms')}"
-    return describe_figure(figure, f"{title}: {way} Next comes {tokens_with_probs(after)}.")
+    heatmap = heatmap_in_words(values, tokens, label="norms")
+    below = f"Below them, {heatmap}; at the bottom, the {tokens_with_probs(after)}."
+    return describe_figure(figure, f"{opening(title)} {tokens_in_words(tokens, ids)}. {below}")

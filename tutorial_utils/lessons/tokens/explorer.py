@@ -1,4 +1,4 @@
-"""The token explorer: what a tokenizer makes of a text, with ids and bytes."""
+"""The token explorer: the tokens of a text, with their ids and bytes."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import ipywidgets as widgets
 from transformers import PreTrainedTokenizerBase
 
 from tutorial_utils.decoding import BYTE_OF_SYMBOL, token_strings
+from tutorial_utils.draw.described import counted
 from tutorial_utils.draw.html import MONO, PALE, visible
 from tutorial_utils.lessons.explorer import Explorer, errors_shown, message_line
 from tutorial_utils.lessons.prompt import check_text, tell_mistake
@@ -19,7 +20,7 @@ CODE = """from tutorial_utils import token_strings
 
 ids = tokenizer({text!r})["input_ids"]
 list(zip(token_strings(tokenizer, ids), ids))"""
-MAX_BOXES = 400  # more are slow to lay out, and nobody reads them
+MAX_BOXES = 400  # more would be slow to lay out, and nobody would read them
 
 
 def tokens_html(rows: Sequence[TokenRow]) -> str:
@@ -38,13 +39,13 @@ def tokens_html(rows: Sequence[TokenRow]) -> str:
             f'<div style="padding:0 4px;font-size:10px">{raw}</div></div>'
         )
     left = len(rows) - MAX_BOXES
-    more = f"<div>… and {left:,} tokens more</div>" if left > 0 else ""
+    more = f"<div>… and {counted(left, 'more token')}</div>" if left > 0 else ""
     lines = "display:flex;flex-wrap:wrap;gap:4px;line-height:1.5;align-items:flex-start"
     return f'<div style="{lines};{MONO}">{"".join(boxes)}{more}</div>'
 
 
 class TokenRow(NamedTuple):
-    """One token: what it reads as, its id, the bytes it stands for (none where special)."""
+    """One token: its text, its id, and the bytes that it stands for (none if it is special)."""
 
     text: str
     token_id: int
@@ -77,7 +78,7 @@ def _raw(tokenizer: PreTrainedTokenizerBase, token_id: int, shown: str) -> bytes
 
 
 def explore_tokens(tokenizer: PreTrainedTokenizerBase, text: str = "A café 🙂") -> Explorer:
-    """Type text and see its tokens, their ids and bytes, and the counts, with every key."""
+    """Type text and see its tokens, their ids and bytes, and the counts, after each key."""
     typed = widgets.Textarea(
         value=text,
         description="Text",
@@ -107,10 +108,12 @@ def count_tokens(text: str, rows: list[TokenRow]) -> str:
     """Words, characters, bytes and tokens of a text, in one line of HTML."""
     special = sum(row.special for row in rows)
     counts = {
-        "words": len(text.split()),
-        "characters": len(text),
-        "bytes": len(text.encode()),
-        "tokens": len(rows),
+        "word": len(text.split()),
+        "character": len(text),
+        "byte": len(text.encode()),
+        "token": len(rows),
     }
-    line = " · ".join(f"<b>{count:,}</b> {name}" for name, count in counts.items())
+    line = " · ".join(
+        f"<b>{count:,}</b> {name}{'' if count == 1 else 's'}" for name, count in counts.items()
+    )
     return line + (f" ({special} of them special, with a dashed edge)" if special else "")
