@@ -1,4 +1,4 @@
-"""The connection to kernels, for `make lab` and for the tests that run notebooks."""
+"""What kernels are given, for `make lab` and for all that runs notebooks."""
 
 from __future__ import annotations
 
@@ -40,3 +40,13 @@ def can_hold_sockets(folder: Path) -> bool:
         return False
     path.unlink()
     return True
+
+
+def model_for_kernels(name: str) -> str:
+    """The value of TUTORIAL_MODEL for a kernel.
+
+    A path is made absolute, because a kernel works in the folder of its notebook.
+    """
+    path = Path(name.strip()).expanduser()
+    is_path = name.strip() not in ("", "smollm2", "pocket-llama") and path.exists()
+    return str(path.resolve()) if is_path else name

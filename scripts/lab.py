@@ -16,7 +16,7 @@ try:
     from jupyter_server.serverapp import ServerApp
     from jupyterlab.labapp import LabApp
 
-    from kernel_transport import kernel_settings
+    from kernel_transport import kernel_settings, model_for_kernels
 except ModuleNotFoundError:  # this is the machine's own Python: main() starts the one in `.venv`
     ServerApp = LabApp = None
 
@@ -95,6 +95,7 @@ def main() -> None:
     folder = Path(sys.argv[1]).resolve() if len(sys.argv) > 1 else ROOT
     # torch's threads wait asleep, not busily: beside other work they lose much less time.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ["TUTORIAL_MODEL"] = model_for_kernels(os.environ.get("TUTORIAL_MODEL", ""))
     server = LabApp.initialize_server(argv=options(token, folder))
     server.io_loop.add_callback(print_address, server, token)  # once it listens
     server.start()

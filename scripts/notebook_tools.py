@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import copy
 import hashlib
 import os
@@ -26,6 +27,8 @@ ALL_NOTEBOOKS_SECONDS = (9 + sum(LONGER.values())) * NOTEBOOK_SECONDS
 
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
+README_PICTURE = ROOT / "docs" / "first-lesson.png"
+
 # The metadata of a lesson's file, apart from a hash of its cells.
 METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
@@ -48,6 +51,23 @@ def lesson_on(subject: str) -> Path:
     return found[0]
 
 
+def picture_of_readme(nb: NotebookNode) -> bytes:
+    """The figure of the first lesson that the README shows, as PNG."""
+    [cell] = [c for c in code_cells(nb) if "plot_pipeline(tokens, " in c.source]
+    [page] = [output.data["text/html"] for output in cell.outputs if "data" in output]
+    return png_in(page)
+
+
+def png_in(page: str) -> bytes:
+    """The first picture that is written out in HTML."""
+    return base64.b64decode(re.search(r"data:image/png;base64,([^\"]+)", page)[1])
+
+
+def printed(nb: NotebookNode) -> str:
+    """What all cells of a notebook printed, one after the other."""
+    return "\n".join(output.get("text", "") for c in code_cells(nb) for output in c.outputs)
+
+
 def read(path: Path) -> NotebookNode:
     return nbformat.read(path, as_version=4)
 
@@ -63,14 +83,18 @@ def code_cells(nb: NotebookNode) -> list[NotebookNode]:
 
 
 def to_be_predicted(nb: NotebookNode) -> list[NotebookNode]:
-    """The cells whose output answers a "Predict first": the next with an output after each."""
-    found, asked = [], False
+    """The cells whose output answers a "Predict first".
+
+    After each, these are the next cell with an output, and those between it and the next text.
+    """
+    found, asked, answered = [], False, False
     for cell in nb.cells:
         if cell.cell_type == "markdown":
-            asked = asked or "**Predict first" in cell.source
+            asked = (asked and not answered) or "**Predict first" in cell.source
+            answered = False
         elif asked and cell.get("outputs"):
             found.append(cell)
-            asked = False
+            answered = True
     return found
 
 

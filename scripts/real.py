@@ -6,7 +6,8 @@
 
 A lesson's cell with the tag `real` leaves a dict named `result`. On SmolLM2 it is stored in the
 package, in the folder of the lesson's topic, with a hash of the code cells that made it. For
-another model nothing is stored: build/real/NAME.md shows its results beside those of SmolLM2.
+another model nothing is stored: build/real/NAME.md shows its results beside those of SmolLM2, with
+the seconds that each lesson took. A lesson that ends with an error says so there.
 
 A cell with the tag `spread` defines a function `trial(seed)`. Its results for five seeds on the
 shipped model are stored in the same folder.
@@ -22,10 +23,13 @@ import re
 import sys
 import time
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
+from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
 
+from kernel_transport import model_for_kernels
 from notebook_tools import LESSONS, ROOT, code_cells, kernel_environment, read, tags
 from strict_client import StrictClient
 
@@ -38,27 +42,40 @@ TAG_OF = {SMOLLM2: "real", "spread": "spread"}  # of what is stored: the tag of 
 
 
 def main() -> int:
-    model = os.environ.get("TUTORIAL_MODEL", "").strip() or SMOLLM2
-    page = [f"# The lessons on {model}\n"]
-    for path in [Path(name).resolve() for name in sys.argv[1:]] or LESSONS:
+    model = model_for_kernels(os.environ.get("TUTORIAL_MODEL", "").strip()) or SMOLLM2
+    lessons = [Path(name).resolve() for name in sys.argv[1:]] or LESSONS
+    with_result = [path for path in lessons if made_by(read(path)) is not None]
+    if model != SMOLLM2:
+        return write_page(model, with_result)
+    for path in with_result:
         nb = read(path)
-        if made_by(nb) is None:
-            continue
-        if model == SMOLLM2 and made_by(nb, "spread") is not None:
+        if made_by(nb, "spread") is not None:
             store(nb, asyncio.run(run(nb, path, "", "spread", SEEDS)), "spread")
         started = time.monotonic()
-        result = asyncio.run(run(nb, path, model))
+        store(nb, asyncio.run(run(nb, path, model)))
         print(f"{path.name}: {time.monotonic() - started:.0f} s", flush=True)
-        if model == SMOLLM2:
-            store(nb, result)
-        else:
-            page.append(compare(path, result, json.loads(result_file(nb).read_text())["result"]))
-    if model != SMOLLM2:
-        file = ROOT / "build" / "real" / f"{model.strip('/').split('/')[-1]}.md"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text("\n".join(page), encoding="utf-8")
-        print(f"Written: {file.relative_to(ROOT)}")
     return 0
+
+
+def write_page(model: str, lessons: list[Path]) -> int:
+    """Write the page of a model, lesson by lesson, so that an error in one leaves the others."""
+    page, failed = [f"# The lessons on {model}\n"], False
+    file = ROOT / "build" / "real" / f"{model.strip('/').split('/')[-1]}.md"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    for path in lessons:
+        nb, started = read(path), time.monotonic()
+        try:
+            table = compare(asyncio.run(run(nb, path, model)), stored_result(nb))
+        except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
+            is_cell = isinstance(error, CellExecutionError)
+            reason = indent(f"{error.ename}: {error.evalue}" if is_cell else str(error), "    ")
+            table, failed = f"No result: this lesson ended with an error.\n\n{reason}\n", True
+        seconds = f"{time.monotonic() - started:.0f} s"
+        print(f"{path.name}: {seconds}{', an error' * table.startswith('No')}", flush=True)
+        page.append(f"## {path.stem} ({seconds})\n\n{table}")
+        file.write_text("\n".join(page), encoding="utf-8")
+    print(f"Written: {file.relative_to(ROOT)}")
+    return int(failed)
 
 
 def made_by(nb: NotebookNode, tag: str = "real") -> NotebookNode | None:
@@ -92,6 +109,11 @@ def store(nb: NotebookNode, result: Any, kind: str = SMOLLM2) -> None:
     result_file(nb, kind).write_text(text + "\n", encoding="utf-8")
 
 
+def stored_result(nb: NotebookNode) -> Any:
+    """What was stored of SmolLM2."""
+    return json.loads(result_file(nb).read_text(encoding="utf-8"))["result"]
+
+
 async def run(
     nb: NotebookNode, path: Path, model: str, tag: str = "real", wanted: str = "result"
 ) -> Any:
@@ -117,13 +139,11 @@ def rounded(value: Any) -> Any:
     return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
 
 
-def compare(path: Path, own: dict[str, Any], smollm2: dict[str, Any]) -> str:
+def compare(own: dict[str, Any], smollm2: dict[str, Any]) -> str:
     """A table of all that can be told in a line, of both models."""
     here, there = dict(lines_of(own)), dict(lines_of(smollm2))
     rows = [f"| {name} | {here.get(name, '')} | {there.get(name, '')} |" for name in here | there]
-    return "\n".join(
-        [f"## {path.stem}\n", "| | this model | SmolLM2-135M |", "|:--|--:|--:|", *rows, ""]
-    )
+    return "\n".join(["| | this model | SmolLM2-135M |", "|:--|--:|--:|", *rows, ""])
 
 
 def lines_of(value: Any, name: str = "") -> list[tuple[str, str]]:

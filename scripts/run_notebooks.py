@@ -24,11 +24,14 @@ from notebook_tools import (
     KEPT,
     LESSONS,
     METADATA,
+    README_PICTURE,
     WIDGET_MIME,
     code_cells,
     hash_sources,
     join_streams,
     kernel_environment,
+    lesson_on,
+    picture_of_readme,
     read,
     tags,
     to_be_predicted,
@@ -38,7 +41,7 @@ from strict_client import StrictClient
 SECONDS = 300  # a hang, not a slow machine
 # For widgets that do not say themselves, in their plain text, what they are for.
 INSTEAD_OF_WIDGET = "Widget: move its controls. Run this cell to use it."
-AT_REST = " The output above shows the same as a still picture."
+AT_REST = " The output above is an example without controls."
 
 
 def main() -> int:
@@ -57,6 +60,8 @@ def main() -> int:
             continue
         clean(nb)
         nbformat.write(nb, path)
+        if path == lesson_on("start here"):
+            README_PICTURE.write_bytes(picture_of_readme(nb))
         print(f"{path.name}: {len(code_cells(nb))} cells, {time.monotonic() - started:.1f} s")
     return min(failed, 1)
 

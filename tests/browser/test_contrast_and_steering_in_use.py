@@ -56,11 +56,11 @@ def check(widget: Locator, loaded, prompt: str, place: int, layers: list[int], a
     first, then = (
         visible(token_strings(tokenizer, [i.argmax()])[0], 14) for i in (final, result[0])
     )
-    changed = f"stays «{first}»" if first == then else f"was «{first}», now «{then}»"
+    changed = f"stays «{first}»" if first == then else f"was «{first}» and is now «{then}»"
     plausible = "1 token is" if kept == 1 else f"{kept:,} tokens are"
     expect(widget).to_contain_text(
-        f"Of these, layer {picked} differs most from the last. {plausible} plausible. "
-        f"The first choice {changed}."
+        f"Of the candidates, layer {picked} differs most from the last layer. "
+        f"{plausible} plausible. The first choice {changed}."
     )
     read = visible(token_strings(tokenizer, ids["input_ids"][0])[place])
     expect(widget).to_contain_text(f"Next after {read}, contrasted with layer {picked}")

@@ -39,7 +39,7 @@ def test_a_feature_is_picked_by_number_word_and_token(lesson: LabPage, follow):
     lesson.shoot(widget, "found")
 
     type_line(search, "zebra")
-    expect(widget).to_contain_text("No token of the texts has that in it")
+    expect(widget).to_contain_text("No token of the texts contains that")
     expect(page_of(widget)).to_be_hidden()
     type_line(widget.get_by_label("Prompt"), "Anna likes pizza.")
     expect(page_of(widget)).to_be_visible()

@@ -13,12 +13,12 @@ RECALL = "Trump works at McDonald's. Trump works at"
 
 
 def best_of(widget: Locator) -> Locator:
-    return widget.locator(".widget-html").filter(has_text="the five best")
+    return widget.locator(".widget-html").filter(has_text="the five most probable tokens")
 
 
 def check(widget: Locator, view, layer: int, place: int) -> None:
     """The five best of a cell, its frame, and that its row and column say the same."""
-    said = f"Layer {layer}, after {visible(view.tokens[place])}: the five best"
+    said = f"Layer {layer}, after {visible(view.tokens[place])}: the five most probable tokens"
     expect(best_of(widget)).to_contain_text(said)
     expect(best_of(widget).locator("tbody th")).to_have_text(
         [*map(visible, view.choices[layer][place])]

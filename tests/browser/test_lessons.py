@@ -269,5 +269,5 @@ def test_no_click_is_lost_however_fast_they_come(page, server):
         button(widget, "None").click()
         expect(widget).to_contain_text("Picked: none")
         boxes.evaluate_all(CLICK_ALL)
-        expect(widget).to_contain_text("(12 of 12)")
+        expect(widget).to_contain_text("(12 of 12 layers)")
     assert clicks.problems() == []

@@ -179,7 +179,7 @@ def picked(widget: Locator) -> tuple[int, ...]:
 def test_layers_by_range_steps_boxes_and_buttons(lesson: LabPage, recorded, follow):
     last = max(recorded[0])
     widget = lesson.widget("explore_activations")
-    expect(widget).to_contain_text(f"There are layers 0 to {last}.")
+    expect(widget).to_contain_text(f"You can pick layers 0 to {last}.")
     heat = drawing(widget, "table")
     low, high = handles(widget, "Range").nth(0), handles(widget, "Range").nth(1)
     moves = [lambda: press(high, "ArrowLeft")] * 3 + [lambda: press(high, "ArrowRight")] * 3
@@ -191,7 +191,7 @@ def test_layers_by_range_steps_boxes_and_buttons(lesson: LabPage, recorded, foll
     every = widget.get_by_label("Every n-th")
     every.fill("2")
     every.press("Enter")
-    expect(widget).to_contain_text(f"({len(range(1, last - 1, 2))} of {last + 1})")
+    expect(widget).to_contain_text(f"({len(range(1, last - 1, 2))} of {last + 1} layers)")
     assert picked(widget) == tuple(range(1, last - 1, 2))
 
     box = widget.get_by_label(str(last), exact=True)
@@ -200,10 +200,10 @@ def test_layers_by_range_steps_boxes_and_buttons(lesson: LabPage, recorded, foll
     expect(widget).to_contain_text(f", {last} (")
     assert picked(widget) == (*range(1, last - 1, 2), last)
     button(widget, "None").click()
-    expect(widget).to_contain_text("Pick 1 layers or more for this view.")
+    expect(widget).to_contain_text("Pick at least 1 layer for this view.")
     expect(heat).to_be_hidden()
     button(widget, "All").click()
-    expect(widget).to_contain_text(f"({last + 1} of {last + 1})")
+    expect(widget).to_contain_text(f"({last + 1} of {last + 1} layers)")
     assert picked(widget) == tuple(range(last + 1))
 
 
@@ -214,10 +214,12 @@ def test_the_picked_layers_are_there_for_the_next_cell(lesson: LabPage, recorded
     for layer in (1, 3):
         widget.get_by_label(str(layer), exact=True).check()
     expect(widget).to_contain_text("Picked: 1, 3 (2 of")
-    cell = lesson.cell('print("picked:", picker.value)')
+    cell = lesson.cell('print("picked layers:", picker.value)')
     cell.locator(".cm-content").click()
     lesson.page.keyboard.press("Control+Enter")
-    expect(cell.locator(".jp-OutputArea-output")).to_contain_text("picked: (1, 3)", timeout=20_000)
+    expect(cell.locator(".jp-OutputArea-output")).to_contain_text(
+        "picked layers: (1, 3)", timeout=20_000
+    )
     norms = residual_norms(recorded[0], (1, 3))[:, -1]
     expect(cell.locator(".jp-OutputArea-output")).to_contain_text(f"layer 3: norm {norms[1]:.2f}")
     button(widget, "All").click()

@@ -12,7 +12,7 @@ import pytest
 from jupyter_client import KernelManager
 
 import kernel_transport
-from kernel_transport import kernel_settings
+from kernel_transport import kernel_settings, model_for_kernels
 from notebook_tools import new_notebook
 from strict_client import StrictClient
 
@@ -54,3 +54,12 @@ def test_encrypted_tcp_elsewhere(why, runtime, monkeypatch):
         monkeypatch.setenv("JUPYTER_RUNTIME_DIR", f"{runtime}/{tail}")
     assert kernel_settings() == {"transport_encryption": "auto"}
     assert told() == "tcp True\n"
+
+
+def test_a_kernel_is_given_the_whole_path_of_a_model(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("models/mine", "smollm2"):
+        (tmp_path / folder).mkdir(parents=True)
+    assert model_for_kernels("models/mine") == str(tmp_path / "models" / "mine")
+    for name in ("", "smollm2", "pocket-llama", "owner/name", "no/such/folder"):
+        assert model_for_kernels(name) == name

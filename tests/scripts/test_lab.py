@@ -113,6 +113,7 @@ def server(tmp_path: Path) -> Iterator[str]:
         taken.listen()
         environment = {**os.environ, **NO_DISPLAY, "PORT": str(taken.getsockname()[1])}
         environment |= {"HOME": str(tmp_path), "IP": "127.0.0.1"}
+        environment["TUTORIAL_MODEL"] = os.path.relpath(tmp_path)
         for name in ["JUPYTER_TOKEN", *CODESPACE]:
             environment.pop(name, None)
         log = tmp_path / "log.txt"
@@ -168,8 +169,10 @@ def test_nobody_is_asked_about_news_and_no_kernel_warns(server, tmp_path):
     client.load_connection_file()
     client.start_channels()
     client.wait_for_ready(timeout=120)
-    policy = {"policy": "__import__('os').environ['OMP_WAIT_POLICY']"}
-    reply = client.execute("", user_expressions=policy, reply=True, timeout=60)["content"]
-    assert "PASSIVE" in str(reply["user_expressions"])
+    names = ["OMP_WAIT_POLICY", "TUTORIAL_MODEL"]
+    asked = {name: f"__import__('os').environ['{name}']" for name in names}
+    reply = client.execute("", user_expressions=asked, reply=True, timeout=60)["content"]
+    found = [reply["user_expressions"][name]["data"]["text/plain"] for name in names]
+    assert found == ["'PASSIVE'", repr(str(tmp_path))]  # a kernel has another working folder
     client.stop_channels()
     assert "encrypt" not in (tmp_path / "log.txt").read_text()
