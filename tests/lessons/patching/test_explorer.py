@@ -29,10 +29,11 @@ def parts(box):
 
 
 def called_directly(tiny, directions, layers, strength, opening=OPENING):
-    prompts = [opening] * 3
+    prompts, seeds = [opening] * 3, [0, 1, 2]
+    chosen = {layer: directions[layer] for layer in layers}
     return steering_table(
-        sample_steered(*tiny, prompts, {}, 0),
-        sample_steered(*tiny, prompts, {layer: directions[layer] for layer in layers}, strength),
+        sample_steered(*tiny, prompts, {}, 0, seed=seeds),
+        sample_steered(*tiny, prompts, chosen, strength, seed=seeds),
         title=tell_steering(layers, strength),
     )
 
@@ -62,7 +63,7 @@ def test_shows_what_the_function_gives(tiny, directions):
 
 def test_no_layer_or_no_strength_is_no_steering(tiny, directions):
     picker, _, strength, message, table = parts(explore_steering(*tiny, directions, OPENING))
-    plain = sample_steered(*tiny, [OPENING] * 3, {}, 0)
+    plain = sample_steered(*tiny, [OPENING] * 3, {}, 0, seed=[0, 1, 2])
     picker.value = ()
     nothing = steering_table(plain, plain, title="steered: nothing is added")
     assert table.value == nothing and not message.value
@@ -97,24 +98,24 @@ def test_the_reader_sees_that_a_slow_model_writes(tiny, directions, monkeypatch,
 
 
 def test_each_text_is_sampled_once(tiny, directions, monkeypatch):
-    calls = []
+    calls = []  # how many texts, each time
 
-    def counted(model, tokenizer, prompts, chosen, strength):
-        calls.append(len(chosen))
-        return sample_steered(model, tokenizer, prompts, chosen, strength)
+    def counted(model, tokenizer, prompts, chosen, strength, seed):
+        calls.append(len(prompts))
+        return sample_steered(model, tokenizer, prompts, chosen, strength, seed=seed)
 
     monkeypatch.setattr(module, "sample_steered", counted)
     _, start, strength, _, table = parts(explore_steering(*tiny, directions, OPENING))
     strength.value = 3
     strength.value = 4
-    assert calls == [0, 1, 1, 1]
+    assert calls == [6, 3, 3]
     start.value = "The dog was"
-    assert calls == [0, 1, 1, 1, 0, 1]
+    assert calls == [6, 3, 3, 6]
     before = table.value
     start.value, strength.value = OPENING, 3
-    assert calls == [0, 1, 1, 1, 0, 1] and table.value == called_directly(tiny, directions, [2], 3)
+    assert calls == [6, 3, 3, 6] and table.value == called_directly(tiny, directions, [2], 3)
     start.value, strength.value = "The dog was", 4
-    assert calls == [0, 1, 1, 1, 0, 1, 1] and table.value == before
+    assert calls == [6, 3, 3, 6, 3] and table.value == before
 
 
 def test_a_picker_can_be_shared(tiny, directions):

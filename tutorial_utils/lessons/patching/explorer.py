@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from time import perf_counter
 
 import ipywidgets as widgets
+import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -57,7 +58,8 @@ def steering_table(
 CODE = """from tutorial_utils import sample_steered
 
 chosen = {{layer: directions[layer] for layer in {layers}}}
-sample_steered(model, tokenizer, [{prompt!r}] * {count}, chosen, {by:g})"""
+prompts, seeds = [{prompt!r}] * {count}, list(range({count}))
+sample_steered(model, tokenizer, prompts, chosen, {by:g}, seed=seeds)"""
 STORIES = 3  # texts without and with, side by side
 SHOW_BUSY_AFTER_S = 0.3  # show "The model writes …" only if the last generation took longer
 
@@ -87,20 +89,26 @@ def explore_steering(
     took = SHOW_BUSY_AFTER_S  # seconds, the last time that the model wrote
     made: dict[tuple, Samples] = {}  # by beginning, layers and strength
 
-    def sample(layers: tuple[int, ...], by: float) -> Samples:
+    def write(layers: tuple[int, ...], by: float) -> tuple[Samples, Samples]:
+        """The texts without steering and with it; those that are missing share a batch."""
         nonlocal took
-        if not set(layers) <= set(directions):
-            raise ValueError(f"layers {layers} are picked; directions are for {[*directions]}")
-        key = (start.value, layers, by) if layers and by else (start.value,)
-        if key not in made:
+        plain = (start.value,)
+        wanted = (start.value, layers, by) if layers and by else plain
+        missing = [key for key in dict.fromkeys((plain, wanted)) if key not in made]
+        if missing:
             check_text(start.value)
             encode(model, tokenizer, start.value)  # its errors speak of one prompt, not of three
             begun = perf_counter()
-            chosen = {layer: directions[layer] for layer in layers if by}
-            prompts = [start.value] * STORIES
-            made[key] = sample_steered(model, tokenizer, prompts, chosen, by)
+            # in a row without steering, 0 times each direction is added
+            times = torch.tensor([key != plain for key in missing]).repeat_interleave(STORIES)
+            chosen = {i: directions[i] * times[:, None, None].to(directions[i]) for i in layers}
+            prompts, seeds = [start.value] * len(times), [*range(STORIES)] * len(missing)
+            samples = sample_steered(model, tokenizer, prompts, chosen, by, seed=seeds)
+            for k, key in enumerate(missing):
+                part = slice(k * STORIES, (k + 1) * STORIES)
+                made[key] = Samples(samples.texts[part], samples.losses[part])
             took = perf_counter() - begun
-        return made[key]
+        return made[plain], made[wanted]
 
     def redraw(_: object = None) -> None:
         busy = "The model writes …" if took >= SHOW_BUSY_AFTER_S else ""
@@ -108,12 +116,15 @@ def explore_steering(
             if not start.value:
                 message.value = "Type the beginning of a story."
                 return
+            if not set(picker.value) <= set(directions):
+                raise ValueError(
+                    f"layers {picker.value} are picked; directions are for {[*directions]}"
+                )
             try:
-                without = sample((), 0)
+                without, steered = write(picker.value, strength.value)
             except ValueError as error:  # too long
                 tell_mistake(message, error)
                 return
-            steered = sample(picker.value, strength.value)
             title = tell_steering(picker.value, strength.value)
             table.value = steering_table(without, steered, describe, title=title)
 
