@@ -189,7 +189,7 @@ def page(results: dict) -> str:
             "\n".join(wins(results)),
             "## Time, as a multiple of the bare forward pass",
             "Each cell gives the median of the pairs, and the quartiles in brackets.",
-            "![Each tool's time as a multiple of the bare forward pass](benchmarks.png)",
+            f"![{described(results)}](benchmarks.png)",
             times(results),
             "## Whole jobs",
             jobs_were_measured(results),
@@ -201,6 +201,18 @@ def page(results: dict) -> str:
             "that the result takes afterwards.",
             table(["tool", "peak", "kept"], memory),
         ]
+    )
+
+
+def described(results: dict) -> str:
+    """What the figure shows, in words."""
+    rows = results["rows"].values()
+    ranges = []
+    for tool in (READ, *PEERS):
+        values = [middle(row, tool) for row in rows]
+        ranges.append(f'"{tool}" {min(values):.2f} to {max(values):.2f}')
+    return (
+        f"Time as a multiple of the bare forward pass, over {len(rows)} rows: {'; '.join(ranges)}."
     )
 
 

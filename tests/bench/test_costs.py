@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -59,6 +60,15 @@ def results(**changed: list[float]) -> dict:
         "import_ms": 1.0,
         "installed_bytes": 1000,
     }
+
+
+def test_the_figure_is_described_from_its_rows():
+    made = results(nnsight=[1.1, 1.2, 1.3])
+    made["rows"]["12 x 512, 1 x 512"] = results(nnsight=[1.5])["rows"]["6 x 128, 1 x 16"]
+    said = report.described(made)
+    assert "over 2 rows" in said and '"nnsight" 1.20 to 1.50' in said
+    measured = json.loads((report.HERE / "results.json").read_text())
+    assert f"![{report.described(measured)}]" in (report.DOCS / "benchmarks.md").read_text()
 
 
 def test_bars_that_are_met():

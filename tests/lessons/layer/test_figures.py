@@ -91,5 +91,7 @@ def test_the_gate_is_a_line_over_the_numbers_that_it_was_given():
     assert sum(bar.get_height() for bar in below.patches) == given.numel()
     x, y = (torch.tensor(each) for each in above.lines[0].get_data())
     assert torch.allclose(y, torch.nn.functional.silu(x)) and looks_right(figure)
+    low, high, below_0 = given.min().item(), given.max().item(), (given < 0).float().mean()
+    assert f"from {in_words(low)} to {in_words(high)}, and {below_0:.0%} of" in figure.description
     with pytest.raises(ValueError, match="finite"):
         plot_gate(given / 0, torch.nn.functional.silu, title="The gate")
