@@ -159,7 +159,7 @@ def test_first_choices_scaled_in_three_ways():
     names = ("own norm", "scale of layer 2", "no norm")
     ways = {way: torch.randn(3, 50, generator=generator).softmax(dim=-1) for way in names}
     tokenizer = AutoTokenizer.from_pretrained(POCKET_LLAMA)
-    made = run("the logit lens", 'said = [f"{way}', ways=ways, n=2, tokenizer=tokenizer)
+    made = run("the logit lens", "for way, p in zip(ways", ways=ways, n=2, tokenizer=tokenizer)
     drawn = made["figure"].axes[0].images[0].get_array()  # (layers, ways)
     said = made["figure"].description
     for name, column in zip(names, drawn.T, strict=True):
