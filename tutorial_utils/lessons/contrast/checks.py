@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from tutorial_utils.contrast import contrast_logits
+from tutorial_utils.draw.described import counted
 from tutorial_utils.lessons.exercise import NotYet, call, exercise, same_tensor
 
 
@@ -36,7 +37,7 @@ def check_contrast_batch(contrast_batch: Callable) -> None:
     # In the rows of seed 2063, other measures than the divergence pick other layers.
     cases = ((1, 1, 0.1), (4, 2063, 0.1), (4, 4, 0.5), (3, 3, 1e-6), (3, 3, 1.0))
     for batch, seed, alpha in cases:
-        case = f"{batch} row{'s' if batch > 1 else ''} and alpha {alpha}"
+        case = f"{counted(batch, 'row')} and alpha {alpha}"
         final, early = _logits(seed, batch, 12), _logits(seed + 10, 5, batch, 12)
         candidates = dict(enumerate(early))
         want = contrast_logits(final, candidates, alpha=alpha)

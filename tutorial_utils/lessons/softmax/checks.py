@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from tutorial_utils.draw.described import counted
 from tutorial_utils.lessons.exercise import as_tensor, call, exercise, same_tensor
 
 TEMPERATURES = (0.5, 1.0, 2.0)
@@ -82,7 +83,7 @@ def check_ending_bits(ending_bits: Callable) -> None:
     no_shift = -log_probs[at, ids]
     bits = -log_probs[after, ids[1:]]
     for k in (1, 2, 4):
-        case, want = f"an ending of {k} token{'s' if k > 1 else ''}", bits[-k:].sum()
+        case, want = f"an ending of {counted(k, 'token')}", bits[-k:].sum()
         mistakes = {
             "no shift: the logits at a position are about the token after it.": no_shift[-k:].sum(),
             "these are nats: divide by math.log(2) to get bits.": want * math.log(2),
