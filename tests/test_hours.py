@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 
@@ -13,7 +14,9 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 GUIDE = (ROOT / "docs/instructor-guide.md").read_text(encoding="utf-8")
 SECTIONS = re.findall(r"^\| \[\d\d\]\(\.\./([^)]+)\) \| (.+) \| (\d+) \|$", GUIDE, re.M)
 PLANS = re.findall(r"^\*\*(?:90 minutes|Half a day|A full day).*\n\n((?:\|.*\n)+)", GUIDE, re.M)
-ROUTES = re.findall(r"^\| ([^|]+): [^|]+\| (\[[^|]+) \| ([\d.]+) \|$", README, re.M)
+ROUTE = r"^\| ([^|\n]+: [^|\n]+) \| (\[[^|\n]+) \| ([\d.]+) \|"
+ROUTES = re.findall(rf"{ROUTE}$", README, re.M)
+COURSES = re.findall(rf"{ROUTE} (\d+) \|$", GUIDE, re.M)
 
 
 def minutes(lesson: Path) -> int:
@@ -46,8 +49,11 @@ def test_a_route(name, lessons, hours):
     assert float(hours) == pytest.approx(sum(map(minutes, paths)) / 60, abs=0.3)
 
 
-def test_there_are_four_routes():
+def test_there_are_four_routes_also_in_the_guide():
     assert len(ROUTES) == 4
+    same = [(name, lessons.replace("(../", "("), hours) for name, lessons, hours, _ in COURSES]
+    assert same == ROUTES
+    assert [int(n) for *_, n in COURSES] == [math.ceil(float(hours) / 1.5) for *_, hours in ROUTES]
 
 
 def test_the_readme_names_all_lessons():
