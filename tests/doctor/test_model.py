@@ -184,9 +184,24 @@ def test_whether_an_8b_model_fits_counts_the_bits(monkeypatch):
         empty = transformers.AutoModelForCausalLM.from_config(
             transformers.LlamaConfig(**gpu.SIZES["8b"])
         )
-    assert "TUTORIAL_QUANTIZE=4bit" in model.fits(empty, "x", on_disk=True).todo
+    assert "TUTORIAL_QUANTIZE=4bit" in model.fits(empty, "x", 0).todo
     monkeypatch.setenv("TUTORIAL_QUANTIZE", "4bit")
-    check = model.fits(empty, "x", on_disk=True)
+    check = model.fits(empty, "x", 0)
     assert check.state == "problem"  # float32 at both ends
-    check = model.fits(empty.to(torch.float16), "x", on_disk=True)
+    check = model.fits(empty.to(torch.float16), "x", 0)
     assert check.state == "ok" and "GiB in 4 bits" in check.found
+
+
+def test_the_disk_has_to_hold_the_files_also_where_4_bits_need_less_memory(monkeypatch):
+    monkeypatch.setattr(memory, "free_memory", lambda device: 40 * 2**30)
+    monkeypatch.setattr(model, "free_disk", lambda: 10 * 2**30)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: True)
+    monkeypatch.setenv("TUTORIAL_QUANTIZE", "4bit")
+    config = transformers.LlamaConfig(**gpu.SIZES["8b"], **{model.DTYPE: torch.bfloat16})
+    with model.init_empty_weights():
+        empty = transformers.AutoModelForCausalLM.from_config(config)
+    download = model.download_bytes(empty, config)
+    assert download == 2 * 8_030_261_248
+    check = model.fits(empty, "x", download)
+    assert check.state == "problem" and "its files take 15.0 GiB" in check.found
+    assert model.fits(empty, "x", 9 * 2**30).state == "ok"

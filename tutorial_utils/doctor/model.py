@@ -12,9 +12,15 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import init_empty_weights
 from huggingface_hub import HfApi
-from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForCausalLM,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from tutorial_utils.decoding import encode, next_token_logits, next_token_probs, top_tokens
 from tutorial_utils.doctor.check import INSTALL, Check
@@ -85,7 +91,7 @@ def chosen_model() -> Iterator[Check]:
         return
     where = "on this machine" if on_disk else "access is granted; the first load downloads it"
     yield Check(VARIABLE, "ok", f"{name}, {where}")
-    fit = fits(empty, label, on_disk)
+    fit = fits(empty, label, 0 if on_disk else download_bytes(empty, config))
     yield fit
     if fit.state == "ok":
         yield from runs(empty.num_parameters(), on_disk)
@@ -163,8 +169,18 @@ def _todo(name: str, error: str) -> str:
     return f"`unset {VARIABLE}`, or name another model"
 
 
-def fits(empty: PreTrainedModel, label: str, on_disk: bool) -> Check:
-    """Compare what a model needs with the free memory; `empty` is the model on the meta device."""
+def download_bytes(empty: PreTrainedModel, config: PretrainedConfig) -> int:
+    """How large a model's files are, in the dtype that its configuration names."""
+    named = (getattr(part, DTYPE, None) for part in (config, config.get_text_config()))
+    dtype = next(filter(None, named), torch.float32)
+    return int(empty.num_parameters() * dtype.itemsize)
+
+
+def fits(empty: PreTrainedModel, label: str, download: int) -> Check:
+    """Compare what a model needs with the free memory, and `download` bytes with the free disk.
+
+    `empty` is the model on the meta device.
+    """
     what, device = "does it fit", pick_device()
     dtype = str(empty.dtype).removeprefix("torch.")
     try:
@@ -183,7 +199,8 @@ def fits(empty: PreTrainedModel, label: str, on_disk: bool) -> Check:
         if not in_four_bits and device.type != "mps":
             todo = f"`export TUTORIAL_QUANTIZE=4bit` stores it in 4 bits; or {todo}"
         return Check(what, "problem", f"{found}: {error}", todo)
-    if not on_disk and free_disk() < needed:
+    if free_disk() < download:
         room = "make room, or set HF_HOME to a folder on a larger disk"
-        return Check(what, "problem", f"{found}; the disk for models has less room", room)
+        files = f"its files take {download / 2**30:.1f} GiB, and the disk for models has less room"
+        return Check(what, "problem", f"{found}; {files}", room)
     return Check(what, "ok", f"{found}; it fits on {device}")
