@@ -6,8 +6,9 @@
 
 A lesson's cell with the tag `real` leaves a dict named `result`. On SmolLM2 it is stored in the
 package, in the folder of the lesson's topic, with a hash of the code cells that made it. For
-another model nothing is stored: build/real/NAME.md shows its results beside those of SmolLM2, with
-the seconds that each lesson took. A lesson that ends with an error says so there.
+another model nothing is stored: build/real/NAME.md has what the cells after it print, which compare
+`result` with that of SmolLM2, and the seconds that each lesson took. A lesson that ends with an
+error says so there.
 
 A cell with the tag `spread` defines a function `trial(seed)`. Its results for five seeds on the
 shipped model are stored in the same folder.
@@ -36,7 +37,6 @@ from strict_client import StrictClient
 SMOLLM2 = "smollm2"
 SECONDS = 600  # a hang, not a slow machine
 DIGITS = 4
-SHORT = 6  # a list of so many values is told in a line
 SEEDS = "[trial(seed) for seed in range(5)]"
 TAG_OF = {SMOLLM2: "real", "spread": "spread"}  # of what is stored: the tag of the cell it rests on
 
@@ -65,7 +65,9 @@ def write_page(model: str, lessons: list[Path]) -> int:
     for path in lessons:
         nb, started = read(path), time.monotonic()
         try:
-            table = compare(asyncio.run(run(nb, path, model)), stored_result(nb))
+            asyncio.run(run(nb, path, model, wanted="None"))
+            told = "\n".join(output.get("text", "") for c in comparing(nb) for output in c.outputs)
+            table = f"```\n{told.strip()}\n```\n"
         except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
             is_cell = isinstance(error, CellExecutionError)
             reason = indent(f"{error.ename}: {error.evalue}" if is_cell else str(error), "    ")
@@ -87,6 +89,17 @@ def makers(nb: NotebookNode, tag: str = "real") -> list[NotebookNode]:
     """The code cells up to the one with the tag."""
     cells, last = code_cells(nb), made_by(nb, tag)
     return cells[: next(i for i, cell in enumerate(cells) if cell is last) + 1]
+
+
+def comparing(nb: NotebookNode) -> list[NotebookNode]:
+    """The code cells from the one tagged `real` to the end of the section "On a real model"."""
+
+    def is_another_section(cell: NotebookNode) -> bool:
+        return cell.source.startswith("## ") and "On a real model" not in cell.source
+
+    after = nb.cells[nb.cells.index(made_by(nb)) + 1 :]
+    end = next(i for i, cell in enumerate(after) if is_another_section(cell))
+    return [cell for cell in after[:end] if cell.cell_type == "code"]
 
 
 def hash_of_makers(nb: NotebookNode, tag: str = "real") -> str:
@@ -117,15 +130,19 @@ def stored_result(nb: NotebookNode) -> Any:
 async def run(
     nb: NotebookNode, path: Path, model: str, tag: str = "real", wanted: str = "result"
 ) -> Any:
-    """Run the cells up to the one with this tag, and return the value of `wanted` after them."""
+    """Run the cells up to the one with this tag, and return the value of `wanted` after them.
+
+    On a model of the reader's, the cells that compare its result run too.
+    """
     client = StrictClient(nb, SECONDS, path.name)
     # The shipped model gains nothing from a second thread.
     threads = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "2")} if model else {}
-    environment = kernel_environment(TUTORIAL_MODEL=model, **threads)
+    environment, cells = kernel_environment(TUTORIAL_MODEL=model, **threads), makers(nb, tag)
     if model not in (SMOLLM2, ""):  # it may have to be fetched, and may run on a GPU
         del environment["HF_HUB_OFFLINE"], environment["HF_HUB_CACHE"]
+        cells += comparing(nb)
     async with client.async_setup_kernel(cwd=str(path.parent), env=environment):
-        for cell in makers(nb, tag):
+        for cell in cells:
             await client.async_execute_cell(cell, nb.cells.index(cell))
         return rounded(json.loads(await client.ask(f"__import__('json').dumps({wanted})")))
 
@@ -137,29 +154,6 @@ def rounded(value: Any) -> Any:
     if isinstance(value, list):
         return [rounded(part) for part in value]
     return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
-
-
-def compare(own: dict[str, Any], smollm2: dict[str, Any]) -> str:
-    """A table of all that can be told in a line, of both models."""
-    here, there = dict(lines_of(own)), dict(lines_of(smollm2))
-    rows = [f"| {name} | {here.get(name, '')} | {there.get(name, '')} |" for name in here | there]
-    return "\n".join(["| | this model | SmolLM2-135M |", "|:--|--:|--:|", *rows, ""])
-
-
-def lines_of(value: Any, name: str = "") -> list[tuple[str, str]]:
-    """Names and texts of single values and of short lists; what is in a dict has both names."""
-    if isinstance(value, dict):
-        parts = [lines_of(part, f"{name}: {key}".removeprefix(": ")) for key, part in value.items()]
-        return [line for lines in parts for line in lines]
-    values = value if isinstance(value, list) else [value]
-    if len(values) > SHORT or any(isinstance(one, (dict, list)) for one in values):
-        return []
-    text = ", ".join(told(one) for one in values)
-    return [(name.replace("|", r"\|"), text.replace("|", r"\|").replace("\n", " "))]
-
-
-def told(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 if __name__ == "__main__":

@@ -75,7 +75,7 @@ def heads(r: Result) -> list[str]:
     assert r["circuit"][1][0].startswith("L19") and total.argmax() == r["layers"].index(19)
     return [
         f"The second time, the loss was {gain:.1f} nats lower",
-        f"Layer {r['layers'][direct.argmax()]} writes most.",
+        f"Layer {r['layers'][direct.argmax()]} writes most,",
     ]
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 
+import nbformat
 import pytest
 from nbclient.exceptions import CellExecutionError
 
 import real
-from notebook_tools import LESSONS, code_cells, read
+from notebook_tools import LESSONS, code_cells, read, tags
 
 WITH_RESULT = [path for path in LESSONS if real.made_by(read(path)) is not None]
 
@@ -50,29 +51,26 @@ def test_numbers_are_rounded_and_words_kept():
     assert real.rounded(value) == {"a": 0.1235, "b": [1, 1235000.0, "x"], "c": True}
 
 
-def test_the_page_of_another_model_tells_single_values_and_short_lists():
-    own = {"best": 0.123456, "says": ["a|b", 2], "by": {"low": [1, 2]}, "long": [0] * 9}
-    page = real.compare(own, {"best": 2, "only": True})
-    assert page.splitlines()[2:] == [
-        "| best | 0.1235 | 2 |",
-        "| says | a\\|b, 2 |  |",
-        "| by: low | 1, 2 |  |",
-        "| only |  | True |",
-    ]
+@pytest.mark.parametrize("path", WITH_RESULT, ids=lambda path: path.stem)
+def test_the_page_of_another_model_has_what_its_section_prints(path):
+    """The cells after the tagged one, in its own section, print something of both models."""
+    nb = read(path)
+    told = "".join(output.get("text", "") for c in real.comparing(nb) for output in c.outputs)
+    assert "SmolLM2" in told and 2 < len(told.splitlines()) < 40
+    assert not any("exercise" in tags(cell) for cell in real.comparing(nb))
 
 
 def test_an_error_in_one_lesson_leaves_the_page_of_the_others(tmp_path, monkeypatch):
-    async def run(nb, path, model):
+    async def run(nb, path, model, wanted):
         if path == WITH_RESULT[0]:
             traceback = "a long\ntraceback"
             raise CellExecutionError(traceback, "OutOfMemoryError", "no room for 16 GB")
-        return {"answer": 42}
+        real.comparing(nb)[0].outputs = [nbformat.v4.new_output("stream", text="42 here\n")]
 
     monkeypatch.setattr(real, "run", run)
-    monkeypatch.setattr(real, "stored_result", lambda nb: {"answer": 41})
     monkeypatch.setattr(real, "ROOT", tmp_path)
     assert real.write_page("owner/Model-8B", WITH_RESULT[:2]) == 1
     page = (tmp_path / "build" / "real" / "Model-8B.md").read_text(encoding="utf-8")
     assert f"## {WITH_RESULT[0].stem} (0 s)\n\nNo result: this lesson ended with an error." in page
     assert "    OutOfMemoryError: no room for 16 GB\n" in page
-    assert f"## {WITH_RESULT[1].stem} (0 s)" in page and "| answer | 42 | 41 |" in page
+    assert f"## {WITH_RESULT[1].stem} (0 s)" in page and "\n\n```\n42 here\n" in page
