@@ -5,11 +5,13 @@ from __future__ import annotations
 import importlib.util
 import subprocess
 import sys
+from functools import partial
 
 import gpu
 import pytest
 import torch
 from accelerate import init_empty_weights
+from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from tiny_models import make_gpt2, make_llama
@@ -153,22 +155,36 @@ def test_reading_and_editing_work_on_it(name, tmp_path):
     model, tokenizer = load_model(name, device="cpu", quantize="4bit")
     prompt = "Trump works at McDonald's. Trump works at"
     inputs = encode(model, tokenizer, prompt)
+    ids = inputs["input_ids"]
     with torch.no_grad():
-        logits = model(**inputs).logits
+        logits = model(ids).logits
+        # The same tokens in passes of other shapes: how far the kernels are off by themselves.
+        others = model(ids.repeat(3, 1)).logits, model(torch.cat([ids, ids], dim=1)).logits
+    own = max((other[:1, : ids.shape[1]] - logits).abs().max().item() for other in others)
+    close = partial(torch.allclose, rtol=0, atol=max(3e-3, 3 * own))
     activations = read_activations(model, **inputs)
     last = max(activations)
-    assert torch.allclose(unembed(model, activations[last]), logits, atol=2e-2)
+    assert close(unembed(model, activations[last]), logits)
     plain = read_activations(original, **inputs)
     for layer in activations:
         near = torch.cosine_similarity(activations[layer][0, -1], plain[layer][0, -1], dim=0)
         assert near > 0.9, f"layer {layer}"
     harvest_activations(model, tokenizer, [prompt], tmp_path, layers=[3])
-    assert torch.allclose(read_harvest(tmp_path)[3][0], activations[3][0, -1], atol=2e-2)
+    assert close(read_harvest(tmp_path)[3][0].float(), activations[3][0, -1].float())
     with edit_activations(model, {2: lambda hidden: hidden + 0}), torch.no_grad():
-        assert torch.allclose(model(**inputs).logits, logits, atol=2e-2)
-    tokens = inputs["input_ids"].shape[1]
+        assert close(model(ids).logits, logits)
+    tokens = ids.shape[1]
     same = patch_each(model, tokenizer, prompt, {3: activations[3]}, lambda z: z[:, 5])
-    assert torch.allclose(same, logits[0, -1, 5].expand(1, tokens), atol=5e-2)
-    direction = {4: torch.ones(activations[4].shape[-1])}
-    samples = sample_steered(model, tokenizer, "Anna went", direction, 0.5, max_new_tokens=4)
-    assert samples.losses.isfinite().all()
+    assert close(same, logits[0, -1, 5].expand(1, tokens))
+    opening = encode(model, tokenizer, "Anna went")["input_ids"].shape[1]
+    direction, compared = {4: torch.ones(activations[4].shape[-1])}, 0
+    for seed in range(4):
+        options = {"max_new_tokens": 4, "seed": seed}
+        [text], losses = sample_steered(model, tokenizer, "Anna went", direction, 0.5, **options)
+        written = encode(model, tokenizer, "Anna went" + text)["input_ids"][0]
+        if len(written) == opening + 4:  # otherwise the text was cut into other tokens
+            with torch.no_grad():
+                scores = model(written[None]).logits[0, opening - 1 : -1]
+            assert close(losses[0], cross_entropy(scores, written[opening:]))
+            compared += 1
+    assert compared
