@@ -41,7 +41,7 @@ from strict_client import StrictClient
 SECONDS = 300  # a hang, not a slow machine
 # For widgets that do not say themselves, in their plain text, what they are for.
 INSTEAD_OF_WIDGET = "Widget: move its controls. Run this cell to use it."
-AT_REST = " The output above is an example without controls."
+AT_REST = " An earlier output is an example without the widget."
 
 
 def main() -> int:

@@ -131,7 +131,7 @@ def test_sums_of_log_probabilities():
     texts = {"by_hand": torch.zeros(1, 4), "sampled": torch.zeros(1, 6), "tokens": torch.zeros(3)}
     made = run(
         "next token decoding",
-        "How probable the text is as a whole",
+        "How probable each text is so far",
         start=2,
         continuation_log_probs=lambda ids, start: torch.full((ids.shape[1] - start,), -1.5),
         **texts,
