@@ -41,7 +41,6 @@ from strict_client import StrictClient
 SECONDS = 300  # a hang, not a slow machine
 # For widgets that do not say themselves, in their plain text, what they are for.
 INSTEAD_OF_WIDGET = "Widget: move its controls. Run this cell to use it."
-AT_REST = " An earlier output is an example without the widget."
 
 
 def main() -> int:
@@ -97,7 +96,7 @@ def clean(nb: NotebookNode) -> None:
             if WIDGET_MIME in data:
                 del data[WIDGET_MIME]
                 said = data["text/plain"] if data["text/plain"].startswith("Widget: ") else ""
-                data["text/plain"] = (said or INSTEAD_OF_WIDGET) + AT_REST
+                data["text/plain"] = said or INSTEAD_OF_WIDGET
                 data.setdefault("text/html", f"<p><em>{data['text/plain']}</em></p>")
     for cell in to_be_predicted(nb):
         cell.metadata |= nbformat.from_dict(HIDDEN)

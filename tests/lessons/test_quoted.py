@@ -74,7 +74,7 @@ def heads(r: Result) -> list[str]:
     direct, total = (torch.tensor(r[which]).mean(dim=1) for which in ("direct", "total"))
     assert r["circuit"][1][0].startswith("L19") and total.argmax() == r["layers"].index(19)
     return [
-        f"The second time, the loss was {gain:.1f} nats lower",
+        f"the loss on the repeated words was {gain:.1f} nats lower",
         f"Layer {r['layers'][direct.argmax()]} writes most,",
     ]
 

@@ -193,7 +193,7 @@ def test_what_make_notebooks_leaves_can_be_committed():
     assert not [problem for rule in file.RULES for problem in rule(nb)]
     *_, text, widget = setup.outputs
     assert text.text.endswith("printed in two messages\n")
-    assert widget.data["text/plain"] == run_notebooks.INSTEAD_OF_WIDGET + run_notebooks.AT_REST
+    assert widget.data["text/plain"] == run_notebooks.INSTEAD_OF_WIDGET
     assert setup.metadata.slideshow == {"slide_type": "slide"}
 
 
