@@ -16,7 +16,7 @@ NAMES = [path.name for path in LESSONS]
 WITH_WIDGETS = [
     path.name for path in LESSONS if any("widget" in tags(cell) for cell in read(path).cells)
 ]
-ONE_LINE = re.compile(r"^\s*Widget: \S.*\. Run this cell to use it\. The output above .*\s*$")
+ONE_LINE = re.compile(r"^\s*Widget: \S.*\. Run this cell to use it\.\s*$")
 
 
 def test_the_first_thing_to_be_seen_is_the_first_lesson(page, server):
