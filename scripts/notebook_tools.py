@@ -63,9 +63,9 @@ def png_in(page: str) -> bytes:
     return base64.b64decode(re.search(r"data:image/png;base64,([^\"]+)", page)[1])
 
 
-def printed(nb: NotebookNode) -> str:
-    """What all cells of a notebook printed, one after the other."""
-    return "\n".join(output.get("text", "") for c in code_cells(nb) for output in c.outputs)
+def printed(cells: list[NotebookNode]) -> str:
+    """What code cells printed, one after the other."""
+    return "\n".join(output.get("text", "") for cell in cells for output in cell.outputs)
 
 
 def read(path: Path) -> NotebookNode:

@@ -31,7 +31,7 @@ from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernel
 from nbformat import NotebookNode
 
 from kernel_transport import model_for_kernels
-from notebook_tools import LESSONS, ROOT, code_cells, kernel_environment, read, tags
+from notebook_tools import LESSONS, ROOT, code_cells, kernel_environment, printed, read, tags
 from strict_client import StrictClient
 
 SMOLLM2 = "smollm2"
@@ -66,8 +66,7 @@ def write_page(model: str, lessons: list[Path]) -> int:
         nb, started = read(path), time.monotonic()
         try:
             asyncio.run(run(nb, path, model, wanted="None"))
-            told = "\n".join(output.get("text", "") for c in comparing(nb) for output in c.outputs)
-            table = f"```\n{told.strip()}\n```\n"
+            table = f"```\n{printed(comparing(nb)).strip()}\n```\n"
         except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
             is_cell = isinstance(error, CellExecutionError)
             reason = indent(f"{error.ename}: {error.evalue}" if is_cell else str(error), "    ")

@@ -281,7 +281,7 @@ def test_the_lessons_mood_is_the_corpus_mood():
 
 def test_the_lessons_own_verdict():
     """The committed output, and that the text after it says so."""
-    text = printed(read(lesson_on("patching and steering")))
+    text = printed(code_cells(read(lesson_on("patching and steering"))))
     found = re.findall(r"^(one side|further|random directions|loss) .* (yes|NO)$", text, re.M)
     first = dict(found[:4])  # those after it stand beside SmolLM2's
     assert first == dict.fromkeys(["one side", "further", "random directions", "loss"], "yes")

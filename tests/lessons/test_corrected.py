@@ -51,7 +51,10 @@ def test_tied_embeddings_are_told(pocket):
 
 def test_min_p_and_what_it_drops():
     """At a high temperature it keeps far fewer tokens than top-p, and it drops good ones."""
-    shown, text = printed(read(lesson_on("next token decoding"))), text_of("next token decoding")
+    shown, text = (
+        printed(code_cells(read(lesson_on("next token decoding")))),
+        text_of("next token decoding"),
+    )
     kept = re.findall(r"^T = [23]\.0 +(?:story|sure) +(\d+) +(\d+)$", shown, re.M)
     assert len(kept) == 4 and all(int(top_p) > 10 * int(min_p) for top_p, min_p in kept)
     [dropped] = re.findall(r"^min-p 0\.1 drops .*$", shown, re.M)
@@ -71,7 +74,7 @@ def test_gpu_hours_count_the_writing():
     rows = re.findall(
         r"^\| (?:8B|70B) \| [\d,]+ million \| [\d,]+ GB \| ([\d,]+) GB \| ([\d.]+) \| "
         r"([\d.]+) \| ([\d.]+) \|$",
-        printed(read(lesson_on("many prompts"))),
+        printed(code_cells(read(lesson_on("many prompts")))),
         re.M,
     )
     assert len(rows) == 4
@@ -84,7 +87,7 @@ def test_gpu_hours_count_the_writing():
 
 def test_the_outcome_of_removing_the_mood_is_shown():
     shown, text = (
-        printed(read(lesson_on("patching and steering"))),
+        printed(code_cells(read(lesson_on("patching and steering")))),
         text_of("patching and steering"),
     )
     assert "of 60 stories" in shown  # twelve openings, five times

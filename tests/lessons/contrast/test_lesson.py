@@ -6,12 +6,12 @@ import re
 
 import pytest
 
-from notebook_tools import lesson_on, printed, read
+from notebook_tools import code_cells, lesson_on, printed, read
 
 
 @pytest.fixture(scope="module")
 def shown() -> str:
-    return printed(read(lesson_on("contrasting layers dola")))
+    return printed(code_cells(read(lesson_on("contrasting layers dola"))))
 
 
 def test_the_released_code_scores_the_same_token_otherwise(shown):
