@@ -16,9 +16,9 @@ def decoding(r: Result) -> list[str]:
     return [
         f"At none of the steps does greedy's token get more than {0.9:g}; "
         f"the highest bar is {max(r['probs']):.2f}.",
-        f"top-p needs {surest['top-p 0.9'][0]} tokens to reach 0.9.",
-        f"top-p needs {least['top-p 0.9'][0]} tokens to reach 0.9. "
-        f"Min-p keeps {least['min-p 0.2'][0]} tokens",
+        f"top-p needs {surest['top-p 0.9']} tokens to reach 0.9.",
+        f"top-p needs {least['top-p 0.9']} tokens to reach 0.9. "
+        f"Min-p keeps {least['min-p 0.2']} tokens",
     ]
 
 
@@ -47,8 +47,15 @@ def layer(r: Result) -> list[str]:
 
 
 def contrast(r: Result) -> list[str]:
-    last_layer, _, contrasted = r["right"]["recall (12), low"]
+    last_layer, _, contrasted = r["right"]["recall, low"]
     assert contrasted[1] == 0
+    for name in ("facts", "new wording"):
+        before, after = r["changes"][name]
+        for which, new in after.items():
+            change = torch.tensor(new) - torch.tensor(before)
+            assert 0 < change.mean() < 2 * change.std() / len(change) ** 0.5
+            _, (_, masked), (_, right) = r["right"][f"{name}, {which}"]
+            assert right < masked
     return [f"gets only {last_layer[1]} of the 12 recall prompts right, and none with the contrast"]
 
 

@@ -35,9 +35,8 @@ def test_spellings_of_a_word_are_near_and_the_template_leaves_the_turn_to_the_as
 
 def test_the_filters_keep_few_where_it_is_sure_and_many_where_it_is_not():
     surest, least_sure = read_result("decoding")["kept"].values()
-    assert surest["min-p 0.2"][0] == 1
-    assert surest["top-p 0.9"][0] < least_sure["min-p 0.2"][0] < least_sure["top-p 0.9"][0] / 5
-    assert surest["top-k 3"][0] == least_sure["top-k 3"][0] == 3
+    assert surest["min-p 0.2"] == 1
+    assert surest["top-p 0.9"] < least_sure["min-p 0.2"] < least_sure["top-p 0.9"] / 5
 
 
 def test_the_last_token_of_a_chat_goes_by_its_topic_and_that_of_the_question_by_its_wording():
