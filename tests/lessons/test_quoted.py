@@ -79,7 +79,9 @@ def heads(r: Result) -> list[str]:
     lost = [torch.tensor(r["together"][way][0]).mean() / gain for way in ("0", "mean")]
     assert 0.45 < lost[0] < 0.6 and 0.3 < lost[1] < 0.4
     direct, total = (torch.tensor(r[which]).mean(dim=1) for which in ("direct", "total"))
-    assert r["circuit"][1][0].startswith("L19") and total.argmax() == r["layers"].index(19)
+    at = r["layers"].index(19)  # of the best induction head
+    assert r["circuit"][1][0].startswith("L19") and total.argmax() == direct.argmax()
+    assert 0.3 < total[at] < 0.4 and total.argsort()[-2] == at and direct[at] < total[at] / 5
     return [
         f"the loss on the repeated words was {gain:.1f} nats lower",
         f"Layer {r['layers'][direct.argmax()]} writes most,",
