@@ -61,16 +61,13 @@ def contrast(r: Result) -> list[str]:
 
 def patching(r: Result) -> list[str]:
     controls = r["moods"]["random halves"] + r["moods"]["random directions"]
-    ablated = r["ablated"]
     _, exact, estimated = r["estimate"]["way"][0]
     assert 0.4 < estimated / exact < 0.6
-    assert all(r["verdict"].values()) and r["judge"][1] == 1
+    assert all(r["verdict"].values())
     assert not any(r["by_words"]["without steering"].values())
     return [
         f"reaches the last token by layer {r['place']}.",
         f"one of their points is at {max(map(abs, controls)):.0f} logit.",
-        f"judged happier, {ablated['mood'][0]:.2f} instead of {ablated['nothing'][0]:.2f}.",
-        f"With {['', '', '', '', 'four', '', '', '', 'eight'][r['ablated stories']]} stories",
     ]
 
 
