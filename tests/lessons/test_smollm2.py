@@ -71,4 +71,5 @@ def test_answers_are_first_choice_at_the_last_layers_only_and_those_of_other_pro
     real = read_result("lens")
     first = min(layer for found in real["found"].values() for layer in found)
     assert first >= 0.85 * real["last"]
+    assert real["first choice"][0] == " McDonald" and real["from layer"] == real["last"]
     assert real["another prompt's"] == 0
