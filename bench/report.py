@@ -44,10 +44,10 @@ def gaps(results: dict) -> str:
     few = [name for name, row in rows.items() if row["pairs"] < PAIRS]
     told = [
         f"{what}: {'; '.join(names)}."
-        for what, names in (("Rows not measured", missing), (f"Fewer than {PAIRS} pairs", few))
+        for what, names in (("Cases not measured", missing), (f"Fewer than {PAIRS} pairs", few))
         if names
     ]
-    return "\n\n".join(told) or f"All {len(ROWS)} rows were measured, with at least {PAIRS} pairs."
+    return "\n\n".join(told) or f"All {len(ROWS)} cases were measured, with at least {PAIRS} pairs."
 
 
 def spread(row: dict) -> float:
@@ -67,7 +67,7 @@ def bars(results: dict) -> list[tuple[str, bool, str]]:
     def over(name: str, excess: dict[str, float]) -> None:
         worst = max(excess, key=excess.get)
         missed = [row for row in excess if excess[row] > 0]
-        text = f"on {len(rows) - len(missed)} of {len(rows)} rows"
+        text = f"on {len(rows) - len(missed)} of {len(rows)} cases"
         if missed:
             text += f"; worst on {worst}, by {excess[worst]:.3f}; missed on: {'; '.join(missed)}"
         found.append((name, not missed, text))
@@ -175,11 +175,11 @@ def page(results: dict) -> str:
             + "Versions: "
             + ", ".join(f"{name} {version}" for name, version in versions.items())
             + (
-                "; all tools with this transformers."
+                "; all tools used this version of transformers."
                 if others == {own}
                 else f"; transformers {', '.join(sorted(others))}, by environment."
             ),
-            "Command: `make bench`. For some rows only: `python bench/run.py --rows '6 x 128'`.",
+            "Command: `make bench`. For some cases only: `python bench/run.py --rows '6 x 128'`.",
             "## How",
             (HERE / "method.md").read_text().strip(),
             "## What was promised",
@@ -212,7 +212,7 @@ def described(results: dict) -> str:
         values = [middle(row, tool) for row in rows]
         ranges.append(f'"{tool}" {min(values):.2f} to {max(values):.2f}')
     return (
-        f"Time as a multiple of the bare forward pass, over {len(rows)} rows: {'; '.join(ranges)}."
+        f"Time as a multiple of the bare forward pass, over {len(rows)} cases: {'; '.join(ranges)}."
     )
 
 

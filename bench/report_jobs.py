@@ -89,7 +89,7 @@ def harvests(results: dict) -> str:
             rates.append([f"{model}, {layers}", *told])
             cells = []
             for tokens in (1e6, 1e9):
-                cells.append(f"{tokens * written / 1e9:,.4g}")
+                cells.append(_gigabytes(tokens * written))
                 cells += [f"{_hours(tokens / median(rate))}" for rate in (one, two)]
             sizes.append([f"{model}, {layers}", *cells])
     if not rates:
@@ -107,6 +107,11 @@ def harvests(results: dict) -> str:
             table([*long, *(name.replace("million", "billion") for name in long[1:])], sizes),
         ]
     )
+
+
+def _gigabytes(count: float) -> str:
+    size = count / 1e9
+    return f"{size:,.0f}" if size >= 100 else f"{size:.4g}"
 
 
 def _hours(seconds: float) -> str:

@@ -66,7 +66,7 @@ def test_the_figure_is_described_from_its_rows():
     made = results(nnsight=[1.1, 1.2, 1.3])
     made["rows"]["12 x 512, 1 x 512"] = results(nnsight=[1.5])["rows"]["6 x 128, 1 x 16"]
     said = report.described(made)
-    assert "over 2 rows" in said and '"nnsight" 1.20 to 1.50' in said
+    assert "over 2 cases" in said and '"nnsight" 1.20 to 1.50' in said
     measured = json.loads((report.HERE / "results.json").read_text())
     assert f"![{report.described(measured)}]" in (report.DOCS / "benchmarks.md").read_text()
 

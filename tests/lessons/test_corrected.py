@@ -94,7 +94,10 @@ def test_the_outcome_of_removing_the_mood_is_shown():
     means = dict(re.findall(r"^(nothing|mood|random directions) +(-?[\d.]+) ± ", shown, re.M))
     assert float(means["mood"]) < float(means["random directions"]) - 1
     told = f"falls from {means['nothing']} to {means['mood']} without the direction"
-    assert f"{told}. Without random directions it is {means['random directions']}." in text
+    assert (
+        f"{told}. If random directions are removed instead, it is {means['random directions']}."
+        in text
+    )
 
 
 def test_an_ordinary_sentence_surprises_smollm2_less_than_the_artificial_one():

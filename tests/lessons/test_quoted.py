@@ -56,7 +56,10 @@ def contrast(r: Result) -> list[str]:
             assert 0 < change.mean() < 2 * change.std() / len(change) ** 0.5
             _, (_, masked), (_, right) = r["right"][f"{name}, {which}"]
             assert right < masked
-    return [f"gets only {last_layer[1]} of the 12 recall prompts right, and none with the contrast"]
+    return [
+        f"gets only {last_layer[1]} of the 12 recall prompts right, and none with the low "
+        "candidates."
+    ]
 
 
 def patching(r: Result) -> list[str]:
