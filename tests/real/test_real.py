@@ -53,15 +53,21 @@ def numbers(found: Any, where: str = "") -> dict[str, float]:
     return {k: v for key, part in parts for k, v in numbers(part, f"{where}/{key}").items()}
 
 
-# The share of numbers that may be off: one other token changes a text, and its mood. Training
-# carries rounding on, so another CPU finds other features, and so other texts.
-MAY_BE_OFF = {lesson_on("sparse features"): 0.3}
+# The share of numbers that may be off by more than a tenth. With other CPU instructions (AVX2) all
+# lessons but the last gave the same numbers to four digits, and the last had 8% off: training
+# carries rounding on, so another CPU finds other features. Where texts are drawn, one other token
+# changes a text, and its mood.
+MAY_BE_OFF = {
+    lesson_on("next token decoding"): 0.1,
+    lesson_on("patching and steering"): 0.1,
+    lesson_on("sparse features"): 0.3,
+}
 SINGLE_TEXTS = "/changes/"  # of the lesson on features: their means are compared
 
 
 @pytest.mark.parametrize("lesson", WITH_RESULT, ids=lambda path: path.stem)
 def test_the_stored_result_still_holds(lesson):
-    """Nine numbers in ten within a tenth."""
+    """Within a tenth, but for a few numbers."""
     old, new = (
         {k: v for k, v in numbers(found).items() if not k.startswith(SINGLE_TEXTS)}
         for found in (real.stored_result(read(lesson)), run_on_smollm2(lesson).result)
@@ -69,7 +75,7 @@ def test_the_stored_result_still_holds(lesson):
     assert set(old) == set(new), "run `make real`"
     close = {k: new[k] == pytest.approx(old[k], rel=0.1, abs=0.05, nan_ok=True) for k in old}
     off = {k: (old[k], new[k]) for k, same in close.items() if not same}
-    assert len(off) <= MAY_BE_OFF.get(lesson, 0.1) * len(old), off
+    assert len(off) <= MAY_BE_OFF.get(lesson, 0.02) * len(old), off
 
 
 def load_bars(path: Path) -> ModuleType:
