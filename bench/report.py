@@ -188,7 +188,7 @@ def page(results: dict) -> str:
             "## Where another tool is faster than `read_activations`, all layers",
             "\n".join(wins(results)),
             "## Time, as a multiple of the bare forward pass",
-            "Each cell gives the median of the pairs, and the quartiles in brackets.",
+            "Each cell gives the median of the ratios, and the quartiles in brackets.",
             f"![{described(results)}](benchmarks.png)",
             times(results),
             "## Whole jobs",
