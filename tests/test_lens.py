@@ -300,7 +300,7 @@ def test_what_is_not_finite_is_neither_certain_nor_alike_nor_a_first_choice(llam
     ("hidden", "said"),
     [
         (torch.randn(2, 3, 31), r"\(\.\.\., 32\).*\(2, 3, 31\)"),
-        (torch.randn(0, 3, 32), "not empty"),
+        (torch.randn(0, 3, 32), "must not be empty"),
         (torch.ones(2, 32, dtype=torch.long), "torch.int64"),
         ([[0.0] * 32], "not list"),
         (torch.tensor(1.0), "floats"),

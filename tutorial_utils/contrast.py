@@ -236,7 +236,9 @@ class ContrastProcessor(LogitsProcessor):
             return "no forward pass of the model came before these scores"
         if len(passes) == 1 and not known:
             return None  # a prompt given as vectors, whose ids nobody knows
-        if len(known) < len(passes) or counts != [rows]:
+        if len(known) < len(passes):
+            return "a forward pass was given vectors, whose token ids are not known"
+        if counts != [rows]:
             read_rows = " and ".join(map(str, counts))
             return f"the batch size was {read_rows} in the model, and is {rows} in these scores"
         read = torch.cat(known, dim=1).to(input_ids.device)  # a long prompt may be read in chunks

@@ -105,7 +105,7 @@ def check_finite(numbers: torch.Tensor, name: str, model: PreTrainedModel | None
 def token_strings(
     tokenizer: PreTrainedTokenizerBase, ids: torch.Tensor | Iterable[int]
 ) -> list[str]:
-    """The text that each id of `(seq,)` stands for, also for special tokens.
+    """The text that each id of `(seq,)` stands for, including special tokens.
 
     Spaces are kept. Bytes that are only part of a character are shown as `<0xE2>`, and an id that
     the tokenizer does not know as `<id 400>`. By hand: the lesson on tokenization.

@@ -70,7 +70,7 @@ def checked_ids(
     """Return `text_ids`, or raise ValueError with the name of a text that the model cannot read."""
     for name, text in zip(names, texts, strict=True):
         if not text:
-            raise ValueError(f"{name} is empty: there is nothing to read, give some text")
+            raise ValueError(f"{name} is empty: there is nothing to read. Give some text")
         try:
             text.encode("utf-8")
         except UnicodeEncodeError as error:
@@ -85,7 +85,7 @@ def checked_ids(
         if not row:
             raise ValueError(
                 f"{name} gives no tokens, because the tokenizer drops all of its characters: there "
-                "is nothing to read, give other text"
+                "is nothing to read. Give a different text"
             )
         if context is not None and len(row) > context:
             raise ValueError(
@@ -96,8 +96,8 @@ def checked_ids(
             token = tokenizer.convert_ids_to_tokens([max(row)])[0]
             raise ValueError(
                 f"{name} has a token that this model does not know: {token!r} has the id "
-                f"{max(row)}, and its embedding has {words} rows. Use the model's own tokenizer, "
-                "or model.resize_token_embeddings(len(tokenizer)) and train it"
+                f"{max(row)}, and the model's embedding has {words} rows. Use the model's own "
+                "tokenizer, or model.resize_token_embeddings(len(tokenizer)) and train it"
             )
     return rows
 
@@ -134,9 +134,9 @@ def encode(
     A model with absolute positions, such as GPT-2, also needs `position_ids` if you pass a padded
     batch to `model(...)` yourself; `generate` computes them.
 
-    Raises `ValueError` if there are no prompts; for a prompt that is empty, longer than the model's
-    context, or has a token that the model does not know; and for prompts of different lengths if
-    the model would read the padding.
+    Raises `ValueError` if there are no prompts; for a prompt that is empty, is longer than the
+    model's context, or has a token that the model does not know; and for prompts of different
+    lengths if the model would read the padding.
     """
     rows = prompt_ids(model, tokenizer, prompts)
     if len({len(row) for row in rows}) > 1 and reads_padding(model):
@@ -160,6 +160,6 @@ def prompt_ids(
     if not isinstance(texts, (list, tuple)) or not all(isinstance(text, str) for text in texts):
         raise ValueError(f"prompts must be a string or a list of strings, not {prompts!r:.80}")
     if not texts:
-        raise ValueError("there are no prompts: the list is empty, give at least one string")
+        raise ValueError("there are no prompts: the list is empty. Give at least one string")
     names = [f"prompt {i}" for i in range(len(texts))] if len(texts) > 1 else ["the prompt"]
     return checked_ids(model, tokenizer, texts, names)

@@ -32,7 +32,8 @@ BLOCK, POOL = 1024, 32  # rows read in one go, and how many of these are mixed i
 class Features:
     """Sparse features of one layer of one model: the weights, and what they belong to.
 
-    All weights are float32 on the CPU, and for activations times `scale`. An activation is near
+    All weights are float32 on the CPU. They expect activations multiplied by `scale`. An activation
+    is near
     `(encode_features(features, activation) @ decoder + bias) / scale`.
     """
 
@@ -72,8 +73,9 @@ def train_features(
         layer: the layer that the activations are of.
         n_features, top_k: how many directions there are, and how many an activation may use.
         steps, batch: passes of the optimiser (Adam), and rows in each.
-        learning_rate: falls to 0 over the last fifth of the steps. 0.005 suits widths of
-            a few hundred and a few hundred features; larger ones need less, such as 0.0005.
+        learning_rate: falls to 0 over the last fifth of the steps. 0.005 suits a few
+            hundred features on activations a few hundred numbers wide; larger ones need less, such
+            as 0.0005.
         keep: (rows,), True for the rows to train on. Leave out the first token of each text:
             in most models its activation is much longer than the others, and would count too much
             in the loss.
@@ -124,7 +126,7 @@ def train_features(
     if not all(weight.isfinite().all() for weight in weights) or not total > 0:
         raise ValueError(
             f"training with learning_rate={learning_rate} led to numbers that are not finite, or "
-            "all rows are the same: try a tenth of it, and look at the activations"
+            "all rows are the same: try a tenth of this learning rate, and look at the activations"
         )
     return Features(
         encoder.detach().cpu(),
@@ -177,8 +179,8 @@ def save_features(features: Features, path: str | Path) -> None:
 def load_features(path: str | Path, model: PreTrainedModel) -> Features:
     """Read features that `save_features` wrote, for the model that they belong to.
 
-    Raises OSError if there is no file, and ValueError if the file is another one or cut short, or
-    if the features were trained on a model with other weights, whatever its name.
+    Raises OSError if there is no file, and ValueError if the file is something else or was cut
+    short, or if the features were trained on a model with other weights, whatever its name.
     """
     try:
         with safe_open(path, "pt") as file:

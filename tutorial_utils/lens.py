@@ -39,8 +39,8 @@ def unembed(model: PreTrainedModel, hidden: Tensor) -> Tensor:
         raise ValueError(f"hidden must be a tensor of floats (..., hidden), not {given}")
     if where.width not in (None, hidden.shape[-1]) or not hidden.numel():
         raise ValueError(
-            f"hidden must be (..., {where.width}), as wide as this model's residual stream and not "
-            f"empty, not {tuple(hidden.shape)}"
+            f"hidden must have the shape (..., {where.width}), as wide as this model's residual "
+            f"stream, and must not be empty; its shape is {tuple(hidden.shape)}"
         )
     count = hidden[..., 0].numel()
     rows = hidden.reshape(-1, 1, hidden.shape[-1])  # each row a prompt of one token

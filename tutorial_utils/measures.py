@@ -1,9 +1,9 @@
 """Norms, changes and similarities of recorded activations; scores of attention patterns.
 
 `activations` are those that `record_activations` returns: {layer number: (batch, seq, hidden)}.
-`layers` are the layer numbers to use; all by default. Results are float32 on the CPU, and only for
-the first prompt of the batch. An empty `layers` raises ValueError; a layer that was not recorded
-raises KeyError.
+`layers` are the layer numbers to use; all by default. Results are float32 on the CPU. Those of
+activations are only for the first prompt of the batch. An empty `layers` raises ValueError; a layer
+that was not recorded raises KeyError.
 """
 
 from __future__ import annotations

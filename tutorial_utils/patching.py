@@ -55,11 +55,12 @@ def patch_each(
             `approximate=False`.
         batch_tokens: the tokens that one forward pass may have; one prompt always fits.
 
-    Gives the scores (layers, seq), float32 on the CPU, rows in the order of `source`. Row p of a
-    batch is the prompt with token p patched. Decoder layers below the patch give what they gave
-    without it, and are not run again, except in a model where that changes the answer. Neither are
-    tokens whose activations are equal in both prompts, such as those of a common beginning. A bar
-    shows the progress. By hand: the lesson on patching and steering.
+    Gives the scores (layers, seq), float32 on the CPU, rows in the order of `source`. Each row of
+    a batch is the prompt with one token patched. Decoder layers below the patch give what they gave
+    without it, and are not run again, except in a model where that changes the answer. In the
+    residual stream, tokens whose activations are equal in both prompts, such as those of a common
+    beginning, are not patched: they get the score of the prompt itself. A bar shows the progress.
+    By hand: the lesson on patching and steering.
     """
     if approximate:
         ids, _ = _checked(model, tokenizer, prompt, source, part)
@@ -256,7 +257,8 @@ def _check_source(source: Mapping[int, Tensor], seq: int) -> None:
     if not isinstance(source, Mapping) or not source:
         given = "but it is empty" if isinstance(source, Mapping) else f"not {type(source).__name__}"
         raise ValueError(
-            f"source is {{layer: activations (1, seq, hidden)}} with at least one layer, {given}"
+            "source must be {layer: activations (1, seq, hidden)} with at least one layer, "
+            f"{given}"
         )
     for layer, activation in source.items():
         shape = tuple(activation.shape)

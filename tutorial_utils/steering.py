@@ -81,7 +81,7 @@ def sample_steered(
     """Continue each prompt with `strength` times a direction added at each layer of `directions`.
 
     `directions` are {layer: (hidden,)}, or {layer: (batch, 1, hidden)} with one direction for each
-    prompt. They are added at every token, also at those of the prompt.
+    prompt. They are added at every token, including those of the prompt.
 
     One text is drawn for each prompt, at temperature 1; settings of generation_config.json that
     would change this are switched off. The same `seed` gives the same random numbers, and the

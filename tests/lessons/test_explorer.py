@@ -162,7 +162,7 @@ def test_what_is_shown_can_be_sent_to_the_browser():
 def test_an_explorer_says_in_one_line_what_it_does():
     assert repr(Explorer([], "move it")) == "Widget: move it. Run this cell to use it."
     assert len(repr(Explorer([], "x" * 75))) <= 110  # ipywidgets cuts there
-    with pytest.raises(ValueError, match="may have 75 characters, not 76"):
+    with pytest.raises(ValueError, match="may have at most 75 characters, not 76"):
         Explorer([], "x" * 76)
 
 

@@ -57,8 +57,8 @@ def record_activations(
         to: a device to copy to, such as "cpu"; by default the tensors stay where they were made.
         dtype: the data type to keep them in; by default the model's.
         detach: False leaves the tensors in the autograd graph.
-        stop: compute nothing after the last layer asked for. The call of the model then returns
-            nothing: the block ends there, and the lines after the call inside it are not run.
+        stop: compute nothing after the last layer asked for. The call of the model then does
+            not return: the block ends there, and lines of the block after the call are not run.
 
     A pass that continues the KV cache of the pass before is appended along seq, so a recorder
     around `generate` holds (batch, all tokens, hidden). The last new token is missing: no pass has
@@ -66,7 +66,7 @@ def record_activations(
 
     Some ways to generate cannot be recorded and are refused: beam search, because it reorders the
     rows, and guidance, because it runs a second prompt in between. Assisted decoding is refused
-    with "last"; otherwise, tokens that it tried and rejected last may remain at the end.
+    with "last"; otherwise, the tokens that its last step tried and rejected may remain at the end.
 
     A model that runs a layer more than once per pass is refused. With `stop`, the last layer asked
     for may be such a layer: the output of its first run is kept.

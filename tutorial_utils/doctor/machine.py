@@ -34,7 +34,7 @@ BOXES = [
 
 
 def device() -> Iterator[Check]:
-    """The device and dtype that `load_model` chooses here, and why if it does not use the GPU."""
+    """The device and dtype that `load_model` chooses here; the reason, if it is not the GPU."""
     chosen = pick_device()
     build = torch.version.cuda or torch.version.hip
     kind = f"CUDA {build}" if torch.version.cuda else f"ROCm {build}" if build else "the CPU"
@@ -118,7 +118,7 @@ def memory() -> Iterator[Check]:
 
 
 def disk() -> Iterator[Check]:
-    """Free space where models from the hub are stored, and whether a stop of the box keeps them."""
+    """Free space where hub models are stored, and whether they are kept when the box is stopped."""
     todo = "make room, or set HF_HOME to a folder on a larger disk"
     todo += "; the shipped model needs no room there"
     yield _room("disk for models", free_disk(), 5, todo)

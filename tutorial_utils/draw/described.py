@@ -33,7 +33,7 @@ class NotebookFigure(Figure):
 
 
 def describe_figure(figure: Figure, text: str) -> Figure:
-    """Gives any matplotlib figure its description, one or two sentences with what it shows.
+    """Gives any matplotlib figure its description: one or two sentences that say what it shows.
 
     Make the text from the values that are drawn. A title counts as a sentence. A notebook keeps the
     text as the `alt` of the image.
@@ -93,7 +93,7 @@ def probability_in_words(prob: float) -> str:
 
 
 def in_words(value: float) -> str:
-    """A number to be read out: three digits, and no exponent."""
+    """A number to be read out: three digits, or all before the point, and no exponent."""
     if 0 < abs(value) < 0.001:
         return "less than 0.001" if value > 0 else "just below 0"
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"

@@ -172,7 +172,7 @@ def longest_label(tokens: Sequence[str]) -> float:
 
 
 def add_legend(owner: Axes | Figure, parts: Iterable, names: Sequence[str], **options: Any) -> None:
-    """A legend that shows names unchanged, also `_x` and `$x$`, which matplotlib interprets."""
+    """A legend that shows names unchanged, even `_x` and `$x$`, which matplotlib interprets."""
     legend = owner.legend(parts, [""] * len(names), **{"frameon": False, **options})
     for text, name in zip(legend.get_texts(), names, strict=True):
         text.set(text=drawable(name), parse_math=False)
@@ -223,7 +223,7 @@ def box_rows(tokens: Sequence[str], ids: Sequence[int] | torch.Tensor | None) ->
 
 
 def draw_boxes(figure: Figure | SubFigure, rows: list[list[Box]]) -> None:
-    """Draw the lines of boxes, the first at the top. Boxes without names below them are higher."""
+    """Draw the lines of boxes, the first at the top. Boxes without names below them are taller."""
     axes = figure.add_subplot()
     axes.set_axis_off()
     axes.set(xlim=(0, (WIDTH - 0.1) / (11 * CHARACTER)), ylim=(len(rows) - 0.5, -0.5))
@@ -254,7 +254,7 @@ def name_columns(axes: Axes, labels: list[str], width: float) -> None:
     flat = max(map(len, labels)) + 1 < width / len(labels) / (9 * CHARACTER)
     places = range(0, len(labels), step)
     axes.set_xticks(places, labels[::step], rotation=0 if flat else 90, fontsize=9, **FONT)
-    axes.set_xlabel("token (␣ is a space)" + (f"; 1 of {step} tokens is named" if step > 1 else ""))
+    axes.set_xlabel("token (␣ is a space)" + (f"; 1 token in {step} is named" if step > 1 else ""))
 
 
 def write(axes: Axes, x: float, y: float, text: str, **style: Any) -> None:

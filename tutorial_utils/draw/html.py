@@ -45,7 +45,7 @@ def visible(text: str, limit: int = 24) -> str:
 
 
 def number(value: float) -> str:
-    """Three significant digits, without an exponent from 0.001 to 1,000,000."""
+    """Three significant digits, or all before the point; no exponent from 0.001 to 1,000,000."""
     if abs(value) >= 1e6 or 0 < abs(value) < 1e-3:
         return f"{value:.1e}"
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"

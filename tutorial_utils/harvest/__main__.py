@@ -22,7 +22,7 @@ from tutorial_utils.models.load import load_model, pick_device
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; 0 where all went well, 1 with one line where not, 2 for wrong options."""
+    """The command line: 0 if all went well, 1 after an error (one line), 2 for wrong options."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     if "--layers" in given[:-1]:  # argparse would take -4,-1 for an option
         at = given.index("--layers")
@@ -39,7 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help='a text file with a prompt on each line, or .jsonl with a {"text": ...} on each line',
     )
     parser.add_argument("--out", type=Path, required=True, help="the folder to write to")
-    parser.add_argument("--model", help="as in load_model; the default is TUTORIAL_MODEL's")
+    parser.add_argument(
+        "--model", help="as in load_model; the default is TUTORIAL_MODEL, or the shipped model"
+    )
     parser.add_argument("--layers", type=_numbers, help="such as 4,8; the default is all")
     parser.add_argument("--positions", choices=POSITIONS, default="last")
     parser.add_argument("--shard", type=int, default=512, help="prompts in a file (512)")

@@ -77,7 +77,8 @@ class Column:
     """One array over all shards. `column[5]`, `column[10:20]` and `column[[7, 3]]` give tensors.
 
     Only the rows that are asked for are copied; the files are memory-mapped while they are read.
-    `name` is the layer's number, or what the column tells, and `folder` that of the harvest.
+    `name` is the layer's number, or the column's name, such as "token". `folder` is that of the
+    harvest.
     """
 
     def __init__(self, files: list[Path], name: int | str) -> None:
@@ -177,7 +178,8 @@ def read_index(folder: Path) -> dict:
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(
             f"'{folder / 'index.json'}' is not the index of a harvest ({error!r}): it was cut "
-            "short, or is another file. Delete it and run the same command again. The shards stay"
+            "short, or it is some other file. Delete it and run the same command again. The shards "
+            "stay"
         ) from None
 
 
@@ -189,7 +191,7 @@ def open_shard(path: Path) -> Iterator[Any]:
             yield shard
     except SafetensorError as error:
         raise ValueError(
-            f"'{path}' is not a whole shard ({error}): it was cut short, or is another file. "
+            f"'{path}' is not a whole shard ({error}): it was cut short, or it is some other file. "
             "Delete it and run the same command again, which makes only this shard anew"
         ) from None
 

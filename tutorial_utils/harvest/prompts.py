@@ -144,7 +144,7 @@ def _text(item: Any, name: str) -> tuple[str, dict[str, Any]]:
 def count_lines(path: Path, size: int = 1) -> tuple[int, list[int]]:
     """Lines of the file, with text or not, and where every `size`-th begins, in bytes.
 
-    ValueError where none has text, and for what is no plain file.
+    ValueError where none has text, and for anything that is not a plain file.
     """
     if path.is_dir():
         raise ValueError(f"'{path}' is a folder: give one file with a prompt on each line")

@@ -1,8 +1,8 @@
 """Write the activations of many prompts to disk.
 
 The folder gets `index.json` and shards. Shard k holds what `shard` prompts gave, from prompt
-k * shard on, whichever process computes it. So any number of processes and of restarts writes the
-same files. A shard is there as a whole or not at all: after a crash, the same command continues
+k * shard on, whichever process computes it. So any number of processes and restarts write the same
+files. A shard is there as a whole or not at all: after a crash, the same command continues
 where it stopped.
 
 Three things run at once: one thread tokenizes the prompts of the next shard, the model runs, and

@@ -32,7 +32,7 @@ class NotYet(Exception):
 
 
 def exercise(right: str) -> Callable:
-    """Print the verdict of the decorated check; `right` says what was checked when all was."""
+    """Print the verdict of the decorated check; `right` says what was checked if all is right."""
 
     def decorate(check: Callable) -> Callable:
         @functools.wraps(check)

@@ -44,7 +44,7 @@ class Explorer(widgets.VBox):
         code: Callable[[], str] | None = None,
     ) -> None:
         if len(does) > 75:
-            raise ValueError(f"does may have 75 characters, not {len(does)}: {does!r}")
+            raise ValueError(f"`does` may have at most 75 characters, not {len(does)}: {does!r}")
         self.does = does
         handle_in_cells_thread()
         parts = [*children, *(_code_shown(children, code) if code else ())]

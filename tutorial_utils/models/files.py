@@ -44,7 +44,7 @@ def check_folder(folder: Path, label: str, *parts: str) -> None:
             raise OSError(
                 f"{label} holds no whole model: it has no {part} ({' or '.join(NEEDED[part])}). "
                 "A model's folder has config.json, *.safetensors and tokenizer.json: call "
-                "save_pretrained() of the model and of its tokenizer to write them. "
+                "save_pretrained() on the model and on its tokenizer to write them. "
                 f"{FORMATS} {OTHERS}"
             )
 

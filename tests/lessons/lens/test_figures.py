@@ -106,7 +106,7 @@ def test_labels_lie_beside_each_other():
             lambda: plot_answers_by_layer(torch.rand(3, 7), torch.ones(3, 7), list("abcdefg")),
             "too many",
         ),
-        (lambda: plot_answer_layers({}, last=3), "0 kinds"),
+        (lambda: plot_answer_layers({}, last=3), "1 to . kinds, not 0"),
         (lambda: plot_answer_layers({"a": torch.tensor([4])}, last=3), "layer 4 of 'a'"),
         (lambda: plot_spread_by_layer({"a": torch.rand(3)}), r"\(layers, prompts\)"),
         (lambda: plot_spread_by_layer({"a": torch.rand(3, 0)}), r"\(3, 0\)"),

@@ -29,7 +29,9 @@ def check_strongest(strongest: Tensor, activations: Mapping[int, Tensor]) -> Non
         if (strongest == 1).any():
             raise NotYet("decoder layer 1 is left out here.", count)
         if torch.equal(strongest, absolute):
-            found = "these layers add the longest vectors, not relative to what was there before."
+            found = (
+                "these layers add the longest vectors, but not relative to what was there before."
+            )
             raise NotYet(found, "divide by the norm of what was there: `change` does that.")
         at = int((strongest != want).nonzero()[0])
         found = f"at token {at}, decoder layer {strongest[at]} does not change the stream most."

@@ -1,7 +1,7 @@
 """The contrast explorer: pick the layers to contrast with, and see what changes.
 
-The model runs once for each prompt. The drawing is HTML: `plot_contrast` shows the same, but takes
-as long to draw as a move may take in all.
+The model runs once for each prompt. The drawing is HTML: `plot_contrast` shows the same, but
+drawing it alone takes as long as a whole move may take.
 """
 
 from __future__ import annotations

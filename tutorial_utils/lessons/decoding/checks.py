@@ -80,7 +80,7 @@ def check_penalise(penalise: Callable) -> None:
 
 
 @exercise(
-    "the text ends at the first stop after the prompt, also if the stop is in the middle of a "
+    "the text ends at the first stop after the prompt, even if the stop is in the middle of a "
     "token or spread over two."
 )
 def check_continue_until(

@@ -71,7 +71,7 @@ def check_batches_of(batches_of: Callable) -> None:
     many = [rng.randint(1, 60) for _ in range(200)]
     for case, lengths, tokens in [
         ("one prompt of 5 tokens", [5], 8),
-        ("six prompts of 4 tokens, 8 in a batch", [4] * 6, 8),
+        ("six prompts of 4 tokens, 8 tokens in a batch", [4] * 6, 8),
         ("200 prompts, 300 tokens in a batch", many, 300),
     ]:
         got = call(batches_of, lengths, tokens, case=case)

@@ -189,7 +189,7 @@ def plot_effects(
     title: str = "What each edit does",
     label: str = "increase in loss (nats)",
 ) -> Figure:
-    """Means of `{way: (names, rows)}` with one standard deviation over rows, way beside way."""
+    """Means of `{way: (names, rows)}` with one standard deviation over rows; ways side by side."""
     if not 1 <= len(effects) <= len(MARKERS):
         raise ValueError(f"give 1 to {len(MARKERS)} ways, not {len(effects)}")
     figure = new_figure(3.0, title)

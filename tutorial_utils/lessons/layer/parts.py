@@ -1,4 +1,4 @@
-"""A decoder layer's parts under one set of names, where it is built as Llama's, or nearly.
+"""A decoder layer's parts under one set of names, where it is built like Llama's, or nearly so.
 
 The lesson puts them together by hand. So a layer counts as open only where its parts, put together
 in Llama's way, give what the layer gives.
@@ -69,7 +69,7 @@ def open_layers(
     """`{number: layer}`, from 1, of the decoder layers whose parts were found and fit together.
 
     The model runs once on `input_ids` `(1, seq)`, with no padding: whether parts fit together is
-    tried on what their layer was given.
+    tested on the input that their layer was given.
     """
     try:
         count = len(locate(model).layers)

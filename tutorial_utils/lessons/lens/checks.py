@@ -11,7 +11,7 @@ from tutorial_utils.draw.described import counted
 from tutorial_utils.lessons.exercise import NotYet, as_whole_number, call, exercise, same_tensor
 
 
-@exercise("the best, the worst and one in between, at 1 to 5 layers.")
+@exercise("the best, the worst and one in between, at 1 and at 5 layers.")
 def check_rank(rank: Callable) -> None:
     """`rank(logits, answer)`: logits (layers, vocab), a token id, to ranks (layers,) from 1.
 
@@ -45,7 +45,7 @@ def check_settled(settled: Callable) -> None:
         "a choice that leaves and comes back": ([3, 7, 5, 7, 7], 3),
         "a choice that comes at the last layer": ([7, 7, 7, 2], 3),
         "a choice that leaves once, late": ([7, 7, 7, 3, 7], 4),
-        "two choices of other tokens, each for long": ([4, 4, 4, 9, 9, 9, 7, 7], 6),
+        "two other choices, each for several layers": ([4, 4, 4, 9, 9, 9, 7, 7], 6),
     }
     for name, (ids, want) in cases.items():
         case = f"{name}, {ids}"

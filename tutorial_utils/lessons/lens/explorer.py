@@ -1,4 +1,4 @@
-"""The lens explorer: a prompt, each layer's first choice after each token, five best of a cell.
+"""The lens explorer: a prompt, each layer's first choice after each token, the five best of a cell.
 
 Plain HTML tables and core controls: point at a cell to see its five best, or pick it with two
 sliders. The model runs once for each prompt.
@@ -67,7 +67,10 @@ def read_lens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt
 
 
 def lens_table(view: LensView, layers: Sequence[int], name: str = "lens") -> str:
-    """An HTML table of first choices, the last of `layers` at the top; pointing shows five best."""
+    """An HTML table of first choices, the last of `layers` at the top.
+
+    Pointing at a cell shows its five best.
+    """
     heads = "".join(
         f'<th title="{html.escape(visible(token))}">{html.escape(visible(token, 12))}</th>'
         for token in view.tokens

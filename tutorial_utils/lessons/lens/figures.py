@@ -61,7 +61,7 @@ def plot_answer_layers(
 ) -> Figure:
     """A stacked histogram of layer numbers 0 to `last`, -1 for never, by `{kind: (prompts,)}`."""
     if not 1 <= len(layers) <= len(OKABE_ITO):
-        raise ValueError(f"layers has {len(layers)} kinds: it must be 1 to {len(OKABE_ITO)}")
+        raise ValueError(f"`layers` must have 1 to {len(OKABE_ITO)} kinds, not {len(layers)}")
     columns = [*range(last + 1), -1]
     places = [*range(last + 1), last + 1 + max(1, last // 12)]  # room for the word "never"
     figure = new_figure(2.8, title)

@@ -90,7 +90,7 @@ def plot_share_lines(
         if not np.isfinite(rows).all():
             middle: dict[str, Any] = {"transform": axes.transAxes, "ha": "center", "fontsize": 9}
             axes.text(
-                0.5, 0.5 - 0.1 * number, f"{drawable(name)}: shares are not numbers", **middle
+                0.5, 0.5 - 0.1 * number, f"{drawable(name)}: not all shares are finite", **middle
             )
         look: dict[str, Any] = {
             "color": OKABE_ITO[number],

@@ -60,7 +60,8 @@ def check_log_softmax(log_softmax: Callable) -> None:
         ),
         "a logit of minus infinity": (
             torch.tensor([[1.0, -torch.inf, 2.0]]),
-            "its log-probability is minus infinity, and the other results are as without it.",
+            "its log-probability is minus infinity, and the other results are the same as "
+            "without it.",
         ),
     }
     for case, (z, hint) in cases.items():

@@ -1,4 +1,4 @@
-"""For the first lesson: the whole way of a prompt in one picture."""
+"""For the first lesson: the whole way from a prompt to the next token, in one picture."""
 
 from tutorial_utils.lessons.start.figures import plot_pipeline
 
