@@ -101,6 +101,7 @@ def output_of(model, module, x):  #: that you returned is in the autograd graph
 output_of = lambda model, module, x: (model(x), 4 * x)[1]  #: return what the hook gets
 output_of = lambda model, module, x: model(x).detach()  #: the output of the whole model
 output_of = lambda model, module, x: (run(model, module, x), x)[1]  #: return what the hook gets
+output_of = lambda model, module, x: run(model, model.layers[1], x)  #: and a batch of 3
 output_of = lambda model, module, x: 2 * x  #: ran 0 times
 output_of = lambda model, module, x: module(x).detach()  #: ran 0 times
 output_of = lambda model, module, x: (model(x), run(model, module, x))[1]  #: ran 2 times

@@ -68,6 +68,12 @@ def continue_until(prompt, stop, max_new_tokens):  #: return the whole text
 def continue_until(prompt, stop, max_new_tokens):  #: only after the prompt
     text = right(prompt, "\x00", max_new_tokens)
     return text[: text.find(stop) + len(stop)] if stop in text else text
+def continue_until(prompt, stop, max_new_tokens):  #: begins in the prompt
+    for step in decoding_steps(model, tokenizer, prompt, max_new_tokens=max_new_tokens):
+        found = step.text.find(stop, len(prompt) - len(stop) + 1)
+        if found >= 0:
+            return step.text[: found + len(stop)]
+    return step.text
 def continue_until(prompt, stop, max_new_tokens):  #: look in the text, not in the tokens
     before = prompt
     for step in decoding_steps(model, tokenizer, prompt, max_new_tokens=max_new_tokens):

@@ -78,6 +78,7 @@ def without(hidden, codes, decoder, scale, feature):  #: do not add up the other
 without = lambda h, c, d, scale, i: h - (h @ d[i])[..., None] * d[i]  #: not everything along it
 without = lambda h, c, d, scale, i: h - d[i] / scale  #: its own number
 without = lambda h, c, d, scale, i: h - c @ d / scale  #: one feature only
+without = lambda h, c, d, scale, i: right(h, c, d, scale, 3)  #: feature 5
 def without(hidden, codes, decoder, scale, feature):  #: changed its input in place
     hidden -= codes[..., feature][..., None] * decoder[feature] / scale
     return hidden

@@ -88,6 +88,7 @@ without = lambda hidden, direction: hidden - direction / direction.norm()
 without = lambda hidden, direction: hidden @ direction  #: expected shape (2, 3, 8), got (2, 3)
 without = lambda hidden, direction: hidden - right(hidden, direction)  #: the component itself
 without = lambda h, v: h - part(h, v) / v.norm()  #: a direction of norm 3
+without = lambda h, v: h - part(h, v / v.norm().clamp(min=1))  #: a direction of norm 0.3
 #: divide the direction by its norm
 without = lambda h, v: h - part(h.mean(dim=1, keepdim=True), v / v.norm())
 without = lambda h, v: h - part(h[:, -1:], v / v.norm())  #: divide the direction by its norm

@@ -79,9 +79,7 @@ def test_shares_that_are_not_finite_are_told():
     """Both answers can begin with the same token: then nothing is measured."""
     lines = {"a": torch.tensor([torch.nan, 1.0]), "b": torch.tensor([0.0, 1.0])}
     figure = drawn(plot_share_lines(lines, [0, 1], level=float("nan")))
-    assert [word for word in words(figure) if "finite" in word] == [
-        "a: not all shares are finite"
-    ]
+    assert [word for word in words(figure) if "finite" in word] == ["a: not all shares are finite"]
     assert "logit difference 0" not in words(figure)
 
 

@@ -47,6 +47,8 @@ log_softmax = lambda z: z.log_softmax(-1) / math.log(2)  #: compare with torch.l
 each = lambda z, ids, k: right(z[-k - 1 :], ids[-k - 1 :], 1)
 ending_bits = lambda logits, ids, k: right(logits, ids, k).item()  #: Right
 #: Right
+ending_bits = lambda z, i, k: sum(-z[n - 1].softmax(-1)[i[n]].log2() for n in range(-k, 0))
+#: compare `predictions`
 ending_bits = lambda z, ids, k: sum(-z[i - 1].softmax(-1)[ids[i]].log2() for i in range(6 - k, 6))
 def ending_bits(logits, ids, k):  #: no shift
     log_probs = logits[-k:].log_softmax(dim=-1)

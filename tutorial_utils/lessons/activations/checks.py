@@ -73,19 +73,19 @@ def check_output_of(output_of: Callable) -> None:
     """`output_of(model, module, x)` gives the module's output and leaves no hook of its own."""
     torch.manual_seed(0)
     with torch.enable_grad():
-        for kind, batch in (("tensor", 1), ("tensor", 3), ("tuple", 3)):
-            _runs_well(output_of, kind, batch)
+        for kind, batch, at in (("tensor", 1, 1), ("tensor", 3, 0), ("tuple", 3, 1)):
+            _runs_well(output_of, kind, batch, at)
         _breaks_well(output_of, _Model("raises"), "a model that raises an error in that module")
         _breaks_well(output_of, _Model("tensor", "raises"), "a model that raises an error later")
 
 
-def _runs_well(output_of: Callable, kind: str, batch: int) -> None:
+def _runs_well(output_of: Callable, kind: str, batch: int, at: int) -> None:
     case = f"a layer that returns a {kind}, and a batch of {batch}"
     model, x = _Model(kind), torch.randn(batch, 4, 5)
-    asked = model.layers[1]
-    first, second, third = (weight.detach() for weight in model.parameters())
-    before = first * x
-    want = second * before
+    asked, stream = model.layers[at], [x]  # x, and what each layer gives
+    for weight in model.parameters():
+        stream.append(weight.detach() * stream[-1])
+    before, want = stream[at], stream[at + 1]
     others = asked.register_forward_hook(lambda module, args, output: None)
     got = call(output_of, model, asked, x, case=case)
     if model.runs != 1:
@@ -96,14 +96,14 @@ def _runs_well(output_of: Callable, kind: str, batch: int) -> None:
         )
     _no_hook_left(model, others.id, case)
     given = model.given[0] if kind == "tuple" and isinstance(model.given, tuple) else model.given
-    if isinstance(model.given, tuple) != (kind == "tuple") or not torch.equal(given, want):
+    if isinstance(model.given, tuple) != (kind == "tuple") or not torch.equal(given, stream[2]):
         found = f"for {case}, the hook changed what the layer gives to the rest of the model."
         raise NotYet(found, "what a hook returns replaces the output: let it return None.")
     if isinstance(got, tuple):
         raise NotYet(f"for {case}, you returned a tuple.", "take the first item of a tuple.")
     if not isinstance(got, Tensor):
         raise NotYet(f"for {case}, you returned a {type(got).__name__}.", "return the tensor.")
-    near = {"this is the output of the whole model: return what the hook gets.": third * want}
+    near = {"this is the output of the whole model: return what the hook gets.": stream[3]}
     near["this is the input of the module: take the hook's third argument."] = before
     hint = "return what the hook gets; use [0] only on a tuple, never on a tensor."
     same_tensor(got, want, case=case, hint=hint, mistakes=near)

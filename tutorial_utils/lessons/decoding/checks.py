@@ -96,6 +96,9 @@ def check_continue_until(
         "a stop that does not occur": (never, "return the whole text after the last step."),
         "a stop that the prompt contains": (prompt[-1], "look for it only after the prompt."),
     }
+    if texts[-1]:
+        begun = prompt[-1] + texts[-1][:2]
+        cases["a stop that begins in the prompt"] = (begun, "look for it only after the prompt.")
     across = _across_two_tokens(texts)
     if across:
         cases["a stop spread over two tokens"] = (across, "look in the text, not in the tokens.")

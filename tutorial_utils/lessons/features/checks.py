@@ -106,9 +106,10 @@ def check_precision_and_recall(precision_and_recall: Callable) -> None:
 def check_without_feature(without: Callable) -> None:
     """`without(hidden, codes, decoder, scale, feature)` gives (batch, seq, hidden)."""
     torch.manual_seed(0)
-    for case, scale in {"a scale of 1": 1.0, "a scale of 0.4": 0.4}.items():
+    for scale, feature in ((1.0, 3), (0.4, 5)):
+        case = f"feature {feature} and a scale of {scale:g}"
         hidden, codes = torch.randn(2, 3, 5), torch.rand(2, 3, 7)
-        decoder, feature = torch.nn.functional.normalize(torch.randn(7, 5), dim=1), 3
+        decoder = torch.nn.functional.normalize(torch.randn(7, 5), dim=1)
         part = codes[..., feature][..., None] * decoder[feature]
         rest = codes.clone()
         rest[..., feature] = 0

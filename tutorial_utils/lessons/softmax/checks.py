@@ -74,17 +74,17 @@ def check_log_softmax(log_softmax: Callable) -> None:
         same_tensor(got, z.log_softmax(dim=-1), case=case, hint=hint, mistakes=mistakes, atol=1e-3)
 
 
-@exercise("tested with endings of 1, 2 and 4 tokens.")
+@exercise("tested with two texts, and with endings of 1, 2 and 4 tokens.")
 def check_ending_bits(ending_bits: Callable) -> None:
     """`ending_bits(logits, ids, k)` is the sum of the surprisals of the last `k` tokens."""
     torch.manual_seed(0)
-    logits, ids = 3 * torch.randn(6, 8), torch.tensor([5, 1, 7, 2, 2, 4])
-    log_probs = logits.log_softmax(dim=-1) / math.log(2)
-    at, after = torch.arange(6), torch.arange(5)
-    no_shift = -log_probs[at, ids]
-    bits = -log_probs[after, ids[1:]]
-    for k in (1, 2, 4):
-        case, want = f"an ending of {counted(k, 'token')}", bits[-k:].sum()
+    for k, length in ((1, 6), (2, 6), (4, 6), (2, 9)):
+        logits, ids = 3 * torch.randn(length, 8), torch.randint(8, (length,))
+        log_probs = logits.log_softmax(dim=-1) / math.log(2)
+        no_shift = -log_probs[torch.arange(length), ids]
+        bits = -log_probs[torch.arange(length - 1), ids[1:]]
+        case = f"an ending of {counted(k, 'token')} in a text of {length}"
+        want = bits[-k:].sum()
         mistakes = {
             "no shift: the logits at a position are about the token after it.": no_shift[-k:].sum(),
             "these are nats: divide by math.log(2) to get bits.": want * math.log(2),
