@@ -51,11 +51,11 @@ def lesson_on(subject: str) -> Path:
     return found[0]
 
 
-def picture_of_readme(nb: NotebookNode) -> bytes:
-    """The figure of the first lesson that the README shows, as PNG."""
+def picture_of_readme(nb: NotebookNode) -> tuple[bytes, str]:
+    """The figure of the first lesson that the README shows, as PNG, and its description."""
     [cell] = [c for c in code_cells(nb) if "plot_pipeline(tokens, " in c.source]
-    [page] = [output.data["text/html"] for output in cell.outputs if "data" in output]
-    return png_in(page)
+    [data] = [output.data for output in cell.outputs if "data" in output]
+    return png_in(data["text/html"]), data["text/plain"]
 
 
 def png_in(page: str) -> bytes:

@@ -60,7 +60,7 @@ def main() -> int:
         clean(nb)
         nbformat.write(nb, path)
         if path == lesson_on("start here"):
-            README_PICTURE.write_bytes(picture_of_readme(nb))
+            README_PICTURE.write_bytes(picture_of_readme(nb)[0])
         print(f"{path.name}: {len(code_cells(nb))} cells, {time.monotonic() - started:.1f} s")
     return min(failed, 1)
 

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 import pytest
 import torch
+from torch.distributions import Categorical
 
 from notebook_tools import (
     README_PICTURE,
+    ROOT,
     code_cells,
     lesson_on,
     picture_of_readme,
     printed,
     read,
 )
+from tutorial_utils import next_token_logits
+from tutorial_utils.lessons.checks import check_entropies
 from tutorial_utils.lessons.real import read_result
 
 
@@ -24,7 +29,57 @@ def text_of(subject: str) -> str:
 
 
 def test_the_readme_shows_the_figure_of_the_first_lesson():
-    assert README_PICTURE.read_bytes() == picture_of_readme(read(lesson_on("start here")))
+    picture, description = picture_of_readme(read(lesson_on("start here")))
+    assert README_PICTURE.read_bytes() == picture
+    assert f"![{description}](docs/first-lesson.png)" in (ROOT / "README.md").read_text("utf-8")
+
+
+def test_an_entropy_near_that_of_a_fair_die_does_not_make_the_die_fair(pocket, capsys):
+    """Here the six faces have less than a fair die's entropy, and the other tokens add the rest."""
+    logits = next_token_logits(*pocket, "The die shows")[0]
+    faces = logits.softmax(dim=-1).topk(6).values
+    six = Categorical(probs=faces).entropy() / math.log(2)
+    bits = [Categorical(logits=logits / T).entropy().item() / math.log(2) for T in (0.5, 1, 2)]
+    assert six < math.log2(6) < bits[1] < math.log2(6) + 0.2
+    check_entropies(bits, logits)
+    for said in (capsys.readouterr().out, text_of("logits and softmax")):
+        assert "does not mean that the die is fair" in " ".join(said.split())
+
+
+def test_before_the_first_sentence_only_the_company_cannot_be_known():
+    text = text_of("logits and softmax")
+    shown = printed(code_cells(read(lesson_on("logits and softmax"))))
+    assert "no model can know the company there. But a model can guess other tokens." in text
+    table = re.findall(r"^ +(\d+) .* (yes|no)$", shown, re.M)
+    first = [verdict for place, verdict in table if int(place) < 6]
+    assert first.count("yes") == 4 and first[3] == "no"  # the company
+
+
+def test_the_spaced_spelling_is_near_for_fewer_than_half_of_the_words_here():
+    shown = printed(code_cells(read(lesson_on("tokenization"))))
+    near, words = map(
+        int, re.search(r"^for (\d+) of (\d+) words, the nearest", shown, re.M).groups()
+    )
+    assert near < words / 2
+    assert "In the small model, this holds for fewer than half of the words." in text_of(
+        "tokenization"
+    )
+
+
+def test_the_figure_of_beam_search_draws_the_winner_by_the_mean():
+    cells = code_cells(read(lesson_on("next token decoding")))
+    shown, text = printed(cells), text_of("next token decoding")
+    sums = dict(re.findall(r"^(greedy|beam search): +sum (-[\d.]+)", shown, re.M))
+    best = re.search(r"^its sum is (-[\d.]+);", shown, re.M)[1]
+    assert float(sums["beam search"]) < float(sums["greedy"]) < float(best)
+    assert "it shows the winner by the mean, which is the text that `generate` returns" in text
+    [page] = [
+        output.data["text/plain"]
+        for cell in cells
+        for output in cell.outputs
+        if "beam search, best mean ends at" in output.get("data", {}).get("text/plain", "")
+    ]
+    assert f"beam search, best mean ends at {float(sums['beam search']):.1f} " in page
 
 
 @pytest.mark.parametrize(

@@ -189,7 +189,7 @@ def plot_effects(
     title: str = "What each edit does",
     label: str = "increase in loss (nats)",
 ) -> Figure:
-    """Means of `{way: (names, rows)}` with one standard deviation over rows; ways side by side."""
+    """Means of `{way: (names, rows)}` with standard errors over rows; ways side by side."""
     if not 1 <= len(effects) <= len(MARKERS):
         raise ValueError(f"give 1 to {len(MARKERS)} ways, not {len(effects)}")
     figure = new_figure(3.0, title)
@@ -205,7 +205,9 @@ def plot_effects(
             "color": OKABE_ITO[(4, 5, 2, 1, 3, 0)[number]],
             "marker": MARKERS[number],
         }
-        axes.errorbar(places, middle, values.std(axis=1), capsize=3, linestyle="", **look)
+        rows = values.shape[1]
+        errors = values.std(axis=1, ddof=1) / rows**0.5 if rows > 1 else np.zeros(len(values))
+        axes.errorbar(places, middle, errors, capsize=3, linestyle="", **look)
         best = int(np.abs(middle).argmax())
         said.append(f"for {quoted(way)}, {names[best]} ({in_words(float(middle[best]))})")
     axes.axhline(0, color="black", linestyle=":", linewidth=1)

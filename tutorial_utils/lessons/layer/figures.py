@@ -56,15 +56,19 @@ def plot_rotary(
     add_legend(right, right.lines, list(scores), fontsize=9)
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
-    said = ", ".join(
-        f"{in_words(as_array(values)[0])} at distance {distances[0]} ({label})"
-        for label, (distances, values) in scores.items()
-    )
+    (label, (distances, values)), *others = scores.items()
+    at = dict(zip(distances, as_array(values).tolist(), strict=True))
+    ends = [f"{in_words(at[place])} at distance {place}" for place in (min(at), max(at))]
+    said = [f"goes from {' to '.join(ends)} ({label})"]
+    for label, (distances, values) in others:
+        off = max(abs(at[d] - v) for d, v in zip(distances, as_array(values).tolist()) if d in at)
+        said.append(f"that of {label} differs by {'' if off < 0.001 else 'up to '}{in_words(off)}")
     first, last = (np.format_float_positional(turns[i], 2, fractional=False) for i in (0, -1))
     return describe_figure(
         figure,
         f"{sentence(title)} Left, the angle per token in radians falls from {first.rstrip('.')} "
-        f"for the first pair to {last.rstrip('.')} for the last; right, the score is {said}.",
+        f"for the first pair to {last.rstrip('.')} for the last; right, the score "
+        f"{', '.join(said)}.",
     )
 
 
