@@ -56,9 +56,12 @@ def contrast(r: Result) -> list[str]:
             assert 0 < change.mean() < 2 * change.std() / len(change) ** 0.5
             _, (_, masked), (_, right) = r["right"][f"{name}, {which}"]
             assert right < masked
+    before, after = r["changes"]["facts"]
+    facts = torch.tensor(after["low"]) - torch.tensor(before)
     return [
+        f"it is {facts.mean() / facts.std() * len(facts) ** 0.5:.1f} standard errors.",
         f"gets only {last_layer[1]} of the 12 recall prompts right, and none with the low "
-        "candidates."
+        "candidates.",
     ]
 
 
