@@ -186,6 +186,7 @@ def page(results: dict) -> str:
             gaps(results),
             table(["promise", "kept", "measured"], verdicts),
             "## Where another tool is faster than `read_activations`, all layers",
+            "Compared with all tools but our own and the minimal hooks.",
             "\n".join(wins(results)),
             "## Time, as a multiple of the bare forward pass",
             "Each cell gives the median of the ratios, and the quartiles in brackets.",
