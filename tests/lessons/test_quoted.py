@@ -86,7 +86,7 @@ def heads(r: Result) -> list[str]:
     assert r["circuit"][1][0].startswith("L19") and total.argmax() == direct.argmax()
     assert 0.3 < total[at] < 0.4 and total.argsort()[-2] == at and direct[at] < total[at] / 5
     return [
-        f"the loss on the repeated words was {gain:.1f} nats lower",
+        f"the loss was {gain:.1f} nats lower on the repeated words",
         f"Layer {r['layers'][direct.argmax()]} writes most,",
     ]
 
