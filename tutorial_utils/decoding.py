@@ -94,11 +94,24 @@ def check_finite(numbers: torch.Tensor, name: str, model: PreTrainedModel | None
         return
     is_nan, is_inf = numbers.isnan().any(), numbers.isposinf().any()
     found = "NaN" if is_nan else "infinity" if is_inf else "a row of nothing but -inf"
-    made = f", computed in {str(model.dtype).removeprefix('torch.')}" if model is not None else ""
+    dtype = str(model.dtype).removeprefix("torch.") if model is not None else ""
+    made = f", computed in {dtype}" if dtype else ""
     raise ValueError(
-        f"{name} are not finite: there is {found} among them{made}. A number was too large for its "
-        "dtype (float16 ends at 65504, and many models go beyond it), or a weight or an edit is "
-        'not finite. Try load_model(..., dtype="bfloat16"), or "float32"'
+        f"{name} are not finite: there is {found} among them{made}. {why_not_finite(dtype)}"
+    )
+
+
+def why_not_finite(dtype: str) -> str:
+    """What can make a model's numbers infinite or NaN in this dtype, and what to do."""
+    if dtype in ("float32", "bfloat16"):  # nothing that a model computes is too large for these
+        return (
+            "A weight or an edit is not finite, or the model's files are damaged: download or "
+            "install them again"
+        )
+    return (
+        "A number was too large for its dtype (float16 ends at 65504, and many models go beyond "
+        'it), or a weight or an edit is not finite. Try load_model(..., dtype="bfloat16"), or '
+        '"float32"'
     )
 
 
@@ -202,7 +215,7 @@ def filter_logits(
 
 
 class DecodingStep(NamedTuple):
-    """One new token: its id, the probabilities (vocab,) it was chosen from, the text up to it."""
+    """A new token: its id, probabilities (vocab,) before any filter, and the text with it."""
 
     token_id: int
     probs: torch.Tensor

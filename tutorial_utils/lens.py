@@ -133,9 +133,9 @@ def lens_choices(
 ) -> tuple[Tensor, Tensor]:
     """The `k` most probable tokens at each layer and position: their probabilities and their ids.
 
-    Both are `(layers, batch, seq, k)`, best first, float32 and whole numbers, on the CPU. Where the
-    logits are not finite the probabilities are NaN and the ids -1. In memory at once are the logits
-    of at most 512 positions, fewer where a vocabulary is large: 64 MB in float32.
+    Both are `(layers, batch, seq, k)`, best first, on the CPU: float32, and whole numbers. Where
+    the logits are not finite the probabilities are NaN and the ids -1. In memory at once are the
+    logits of at most 512 positions, fewer where a vocabulary is large: 64 MB in float32.
     By hand: the lesson on the logit lens.
     """
     streams = [activations[i] for i in _picked(activations, layers)]

@@ -95,7 +95,7 @@ def test_the_map_shows_the_score_that_is_chosen(explorer: LabPage, loaded):
             explorer.page.wait_for_timeout(200)
             assert score_of(cell(widget, f"L{layer}H{head}")) == f"{scores[layer][0, head]:.2f}"
     widget.get_by_label("Score").select_option("induction")
-    expect(widget).to_contain_text("with the prompt said twice")
+    expect(widget).to_contain_text("is read twice in a row")
 
 
 def test_another_prompt_a_refused_one_and_the_code(explorer: LabPage, loaded):

@@ -156,7 +156,7 @@ def test_a_full_disk(monkeypatch):
 def test_a_disk_that_may_not_outlive_a_stop(variable, cache, state, found, todo, monkeypatch):
     monkeypatch.setenv(variable, "1")
     monkeypatch.setattr(constants, "HF_HUB_CACHE", cache)
-    check = one(machine.disk(), "that disk")
+    check = one(machine.disk(), "disk of the box")
     assert check.state == state and found in check.found and todo in check.todo
 
 
@@ -165,15 +165,15 @@ def test_a_box_whose_lasting_disks_have_names(tmp_path, monkeypatch):
     assert BOXES["Lambda"] == "/lambda/nfs/*"
     monkeypatch.setattr(machine, "BOXES", [("Lambda", lambda: True, f"{tmp_path}/nfs/*")])
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "nfs/hub"))
-    none_attached = one(machine.disk(), "that disk")
+    none_attached = one(machine.disk(), "disk of the box")
     assert f"HF_HOME={tmp_path}/nfs/NAME/" in none_attached.todo
     (tmp_path / "nfs/weights").mkdir(parents=True)
-    beside = one(machine.disk(), "that disk")
+    beside = one(machine.disk(), "disk of the box")
     assert beside.state == "warning"
     assert f"`export HF_HOME={tmp_path}/nfs/weights/huggingface`" in beside.todo
     cache = str(tmp_path / "nfs/weights/huggingface/hub")
     monkeypatch.setattr(constants, "HF_HUB_CACHE", cache)
-    inside = one(machine.disk(), "that disk")
+    inside = one(machine.disk(), "disk of the box")
     assert (inside.state, inside.todo) == ("ok", "")
 
 

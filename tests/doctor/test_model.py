@@ -159,7 +159,7 @@ def test_no_folder_ends_the_doctor(name, llama, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("template", "state", "said"),
     [
-        (None, "ok", "none: this is a base model"),
+        (None, "ok", "none, as in most base models"),
         ("{% for m in messages %}{{ m['content'] }}{% endfor %}", "ok", "adds no second BOS"),
         ("{{ bos_token }}{{ messages[0]['content'] }}", "warning", "adds a second BOS"),
         ("{{ raise_exception('system message first') }}", "warning", "system message first"),

@@ -171,5 +171,5 @@ def test_probabilities_that_are_not_finite_are_refused_and_name_the_dtype(tokeni
     probs = random_probs()
     probs[3] = value
     for draw in (plot_next_token, lambda row, t: plot_distributions({"a": row}, t)):
-        with pytest.raises(ValueError, match=f'hold {value}: in float16 .*dtype="float32"'):
+        with pytest.raises(ValueError, match=f'there is {value}: in float16 .*dtype="float32"'):
             draw(probs, tokenizer)

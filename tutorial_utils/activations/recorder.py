@@ -257,7 +257,7 @@ def refuse_tried_tokens(given: Mapping[str, object]) -> None:
 def copy_to_host(hidden: Tensor, streams: dict[torch.device, torch.cuda.Stream]) -> Tensor:
     """Copy into pinned memory while CPU and GPU go on; `Record.finish_copies` waits for it.
 
-    The copy has its own CUDA stream, so that the GPU need not finish it before it computes on.
+    The copy has its own CUDA stream, so that the GPU can go on before the copy is finished.
     `hidden` is cloned first, because the model may change it in place before it is copied.
     """
     stream = streams.get(hidden.device) or torch.cuda.Stream(hidden.device)

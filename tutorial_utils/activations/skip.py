@@ -1,4 +1,4 @@
-"""Leave out decoder layers whose result is known: many passes that differ from some layer on.
+"""Leave out decoder layers whose result is known, for passes that are the same up to some layer.
 
 A pass goes through the whole model, so that masks, positions and last steps are the model's own.
 Only the layers that are left out do not compute: each gives what it gave before.

@@ -129,7 +129,7 @@ def disk() -> Iterator[Check]:
             found = f"models are {'kept' if lasts else 'lost'} when this {box} box is stopped"
             command = "%env" if box == "Colab" else "export"
             todo = "" if lasts else f"`{command} HF_HOME={lasting[0]}/huggingface`, then restart"
-            yield Check("that disk", "ok" if lasts else "warning", found, todo)
+            yield Check("disk of the box", "ok" if lasts else "warning", found, todo)
             break
 
 

@@ -146,7 +146,7 @@ def chat_template(tokenizer: PreTrainedTokenizerBase) -> Check:
     """Check that the template accepts a single question, and that no second BOS is added to it."""
     what = "chat template"
     if not tokenizer.chat_template:
-        return Check(what, "ok", "none: this is a base model")
+        return Check(what, "ok", "none, as in most base models")
     try:
         turns = [{"role": "user", "content": "Hello"}]
         ids = tokenizer(tokenizer.apply_chat_template(turns, tokenize=False))["input_ids"]
@@ -193,7 +193,7 @@ def fits(empty: PreTrainedModel, label: str, download: int) -> Check:
     precision = "4 bits" if in_four_bits else dtype
     found = f"{empty.num_parameters():,} parameters, {needed / 2**30:.1f} GiB in {precision}"
     try:
-        place(empty, label, device, split=True, in_four_bits=in_four_bits)
+        places, _ = place(empty, label, device, split=True, in_four_bits=in_four_bits)
     except MemoryError as error:
         todo = f"`unset {VARIABLE}`, name a smaller model, or rent a larger GPU"
         if not in_four_bits and device.type != "mps":
@@ -203,4 +203,6 @@ def fits(empty: PreTrainedModel, label: str, download: int) -> Check:
         room = "make room, or set HF_HOME to a folder on a larger disk"
         files = f"its files take {download / 2**30:.1f} GiB, and the disk for models has less room"
         return Check(what, "problem", f"{found}; {files}", room)
-    return Check(what, "ok", f"{found}; it fits on {device}")
+    count = len(set(places.values()))
+    where = f"{count} of this machine's GPUs together" if count > 1 else str(device)
+    return Check(what, "ok", f"{found}; it fits on {where}")

@@ -188,8 +188,9 @@ def checked_finite(values: torch.Tensor | npt.ArrayLike, what: str = "values") -
     array = as_array(values)
     if not np.isfinite(array).all():
         raise ValueError(
-            f"{what} must be finite, but hold {array[~np.isfinite(array)].flat[0]}: in float16 a "
-            'model\'s numbers can become too large; load it with load_model(name, dtype="float32")'
+            f"{what} must be finite, but there is {array[~np.isfinite(array)].flat[0]}: in float16 "
+            "a model's numbers can become too large; load it with load_model(name, "
+            'dtype="float32")'
         )
     return array
 

@@ -30,6 +30,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from tutorial_utils.activations.inputs import input_device
 from tutorial_utils.activations.layers import find_decoder_layers, layer_numbers
 from tutorial_utils.activations.record_and_edit import read_activations
+from tutorial_utils.decoding import why_not_finite
 from tutorial_utils.encoding import checked_ids, pad_rows
 from tutorial_utils.harvest.batches import batches_of
 from tutorial_utils.harvest.files import (
@@ -78,8 +79,9 @@ def harvest_activations(
     back with `read_harvest`. By hand: the lesson on many prompts.
 
     Raises ValueError if the folder is of another model, other settings or other prompts, or has a
-    shard that was cut short; and for a prompt that the model cannot read or gives no finite numbers
-    for, with its number. Raises OSError if a shard cannot be written; what was written is kept.
+    shard that was cut short; and for a prompt that the model cannot read, or whose activations are
+    not all finite; the message says which. Raises OSError if a shard cannot be written; what was
+    written is kept.
     """
     out = Path(out)
     if positions not in POSITIONS:
@@ -226,13 +228,13 @@ def _read(work: Work, shard: Shard, step: Callable[[int], object]) -> dict[int, 
 def _save(work: Work, shard: Shard, vectors: dict[int, Tensor]) -> None:
     """Write a shard, unless it holds numbers that are not finite."""
     window, kept = shard.window, shard.kept
+    dtype = work.about["dtype"]
     for number, vector in vectors.items():
         if not vector.isfinite().all():
             row = int((~vector.isfinite().all(dim=1)).int().argmax())
             raise ValueError(
                 f"{window.names[bisect_right([*accumulate(kept)], row)]}: layer {number} is not "
-                f"finite in {work.about['dtype']}. float16 ends at 65504, and many models go "
-                "beyond it: load this one in bfloat16 or float32, or leave the prompt out"
+                f"finite in {dtype}. {why_not_finite(dtype)}. Or leave the prompt out"
             )
     places = [place for row, n in zip(shard.ids, kept) for place in range(len(row) - n, len(row))]
     tokens = [token for row, n in zip(shard.ids, kept) for token in row[-n:]]

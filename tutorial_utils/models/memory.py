@@ -86,6 +86,6 @@ def no_room(label: str, precision: str, needed: int, free: int, where: str) -> s
         ways.append('use the slower device="cpu"')
     return (
         f"there is not enough memory for {label}: its weights need {needed / 2**30:.1f} GiB in "
-        f"{precision}, and {where} has {free / 2**30:.1f} GiB free. "
+        f"{precision}, and there are {free / 2**30:.1f} GiB free on {where}. "
         f"{', or '.join(ways)}."
     )

@@ -18,7 +18,7 @@ strongest = [torch.tensor(3), torch.tensor(4)]  #: Right
 strongest = change.argmax(dim=0) + 1  #: left out here
 strongest = change[1:].argmax(dim=1) + 2  #: `dim=0`
 strongest = (stream[2:] - stream[1:-1]).norm(dim=-1).argmax(dim=0) + 2  #: `change` does that
-strongest = torch.tensor([3, 3])  #: at token 1, decoder layer 3 does not change the stream most
+strongest = torch.tensor([3, 3])  #: at token 1, decoder layer 3 does not have the largest change
 strongest = torch.tensor([7, 7])  #: at token 0
 strongest = 4  #: expected shape (2,), got ()
 strongest = torch.tensor([3.0, 4.0])  #: whole numbers
@@ -116,7 +116,7 @@ def output_of(model, module, x):  #: the input of the module
         model(x)
     return kept[0]
 output_of = lambda model, module, x: (run(model, module, x), None)  #: returned a tuple
-output_of = lambda model, module, x: run(model, module, x).tolist()  #: returned a list
+output_of = lambda model, module, x: run(model, module, x).tolist()  #: you returned list
 output_of = lambda *given: (run(*given), torch.set_grad_enabled(False))[0]  #: are still off
 
 # %% check_last_real(last_real)

@@ -106,11 +106,11 @@ def test_a_divergence_that_is_not_finite_has_a_word_and_no_bar(tokenizer):
 def test_values_that_are_not_finite_are_refused(tokenizer):
     broken = torch.full((400,), torch.nan)
     for pair in ((broken, some_probs(1)), (some_probs(1), broken)):
-        with pytest.raises(ValueError, match="probs must be finite, but hold nan"):
+        with pytest.raises(ValueError, match="probs must be finite, but there is nan"):
             plot_contrast({0: 0.9}, 0, *pair, tokenizer)
     for before, after in ((0.1, torch.nan), (torch.inf, 0.1)):
         group = torch.tensor([before]), {"low": torch.tensor([after])}
-        with pytest.raises(ValueError, match=r"facts, (before|low), must be finite, but hold"):
+        with pytest.raises(ValueError, match=r"facts, (before|low), must be finite, but there is"):
             plot_before_after({"facts": group})
 
 

@@ -144,7 +144,7 @@ def test_a_word_that_is_nowhere_is_told_and_no_error(trained):
     search.value = "a"
     assert page(box) and "No token" not in shown(box)
     search.value = ""
-    assert "No token of the texts" in shown(box)
+    assert "Type a word" in shown(box)
     find(box, "Feature").value = 3
     assert page(box)
 

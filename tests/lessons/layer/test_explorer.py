@@ -229,7 +229,7 @@ def test_after_a_score_that_failed_no_other_score_stands_in_its_place(explorer, 
                 find(explorer, control).value = value
             assert "out of memory" in shown(explorer) and "L2H1" not in shown(explorer)
     find(explorer, "Heads").value = "L2H2"
-    assert "L2H2" in shown(explorer) and "with the prompt said twice" in shown(explorer)
+    assert "L2H2" in shown(explorer) and "is read twice in a row" in shown(explorer)
 
 
 def test_layers_without_a_pattern_are_named(llama, monkeypatch):

@@ -111,9 +111,12 @@ def test_labels_lie_beside_each_other():
         (lambda: plot_spread_by_layer({"a": torch.rand(3)}), r"\(layers, prompts\)"),
         (lambda: plot_spread_by_layer({"a": torch.rand(3, 0)}), r"\(3, 0\)"),
         (lambda: plot_spread_by_layer({}), "nothing to draw"),
-        (lambda: plot_spread_by_layer({"a": NAN}), "finite, but hold nan: in float16"),
-        (lambda: plot_answers_by_layer(NAN, torch.ones(3, 2), ["a", "b"]), "hold nan"),
-        (lambda: plot_answers_by_layer(torch.ones(3, 2), 1 / (NAN - 1), ["a", "b"]), "hold"),
+        (lambda: plot_spread_by_layer({"a": NAN}), "finite, but there is nan: in float16"),
+        (lambda: plot_answers_by_layer(NAN, torch.ones(3, 2), ["a", "b"]), "there is nan"),
+        (
+            lambda: plot_answers_by_layer(torch.ones(3, 2), 1 / (NAN - 1), ["a", "b"]),
+            "there is inf",
+        ),
         (lambda: plot_answer_layers({"a": torch.tensor([torch.nan])}, last=3), "layer nan of 'a'"),
     ],
 )

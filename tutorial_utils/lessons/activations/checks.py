@@ -12,7 +12,9 @@ from tutorial_utils.lessons.exercise import NotYet, as_tensor, call, exercise, s
 from tutorial_utils.measures import residual_changes
 
 
-@exercise("for each token, that decoder layer changes the stream most.")
+@exercise(
+    "of the decoder layers from 2 on, these change the stream most, relative to what was there."
+)
 def check_strongest(strongest: Tensor, activations: Mapping[int, Tensor]) -> None:
     """`strongest` (seq,) holds the decoder layers, from 2, with the largest relative change."""
     want = residual_changes(activations)[1:].argmax(dim=0) + 2  # of (n - 1, seq)
@@ -34,7 +36,7 @@ def check_strongest(strongest: Tensor, activations: Mapping[int, Tensor]) -> Non
             )
             raise NotYet(found, "divide by the norm of what was there: `change` does that.")
         at = int((strongest != want).nonzero()[0])
-        found = f"at token {at}, decoder layer {strongest[at]} does not change the stream most."
+        found = f"at token {at}, decoder layer {strongest[at]} does not have the largest change."
         raise NotYet(found, hint)
     same_tensor(strongest, want, case="the tokens", hint=hint)
 
@@ -68,7 +70,9 @@ class _Model(nn.Module):
         return self.layers[2](self.given[0] if isinstance(self.given, tuple) else self.given)
 
 
-@exercise("a tensor, a tuple, a batch of 3, an error in the model, and somebody else's hook.")
+@exercise(
+    "tested with a tensor, a tuple, a batch of 3, an error in the model, and somebody else's hook."
+)
 def check_output_of(output_of: Callable) -> None:
     """`output_of(model, module, x)` gives the module's output and leaves no hook of its own."""
     torch.manual_seed(0)
@@ -102,7 +106,7 @@ def _runs_well(output_of: Callable, kind: str, batch: int, at: int) -> None:
     if isinstance(got, tuple):
         raise NotYet(f"for {case}, you returned a tuple.", "take the first item of a tuple.")
     if not isinstance(got, Tensor):
-        raise NotYet(f"for {case}, you returned a {type(got).__name__}.", "return the tensor.")
+        raise NotYet(f"for {case}, you returned {type(got).__name__}.", "return the tensor.")
     near = {"this is the output of the whole model: return what the hook gets.": stream[3]}
     near["this is the input of the module: take the hook's third argument."] = before
     hint = "return what the hook gets; use [0] only on a tuple, never on a tensor."

@@ -100,7 +100,7 @@ def _norms(chosen: Chosen) -> str:
 
 def _changes(chosen: Chosen) -> str:
     names = [f"{before} → {after}" for before, after in pairwise(chosen.layers)]
-    title = "Distance from the picked layer before it, relative to that layer's norm (log colours)"
+    title = "Distance of each picked layer from the one before, relative to its norm (log colours)"
     changes = residual_changes(chosen.activations, chosen.layers)
     return chosen.heatmap_by_token(changes, names, title)
 

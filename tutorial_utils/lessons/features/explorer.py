@@ -214,7 +214,11 @@ def explore_features(
             hit = torch.tensor([bool(word) and word in name for name in names])[where]
             numbers = features_of(codes, hit, last + 1)
             if not numbers:
-                reader.message.value = "No token of the texts contains that. Try a part of a word."
+                reader.message.value = (
+                    "No token of the texts contains that. Try a part of a word."
+                    if word
+                    else "Type a word, or a part of one."
+                )
                 return
         offer(numbers, [str(i) for i in numbers])
 

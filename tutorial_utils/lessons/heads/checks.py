@@ -180,7 +180,8 @@ def check_direct(direct: Callable) -> None:
 
 
 @exercise(
-    "it works if heads share a job, and if one head, no head or not even all heads are enough."
+    "it works if heads share a job, if one head is enough, if no head has to go, and if even all "
+    "heads are not enough."
 )
 def check_break_it(break_it: Callable) -> None:
     """`break_it(loss_without, heads, target)` switches heads off until the loss is high enough."""

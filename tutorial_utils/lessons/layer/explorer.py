@@ -35,9 +35,9 @@ SAID_TWICE = 50  # tokens, at most, that are said twice for the induction scores
 SCORES = {
     "previous token": "how much of the head's attention goes to the token before, on average",
     "first token": "how much of the head's attention goes to the first token, on average",
-    "induction": "how much of the head's attention goes, with the prompt said twice, to the token "
-    "that came after the same token the first time (the patterns are those of the prompt said "
-    "once)",
+    "induction": f"when the prompt (at most its first {SAID_TWICE} tokens) is read twice in a row, "
+    "how much attention the head pays from a token of the second copy to the token that came after "
+    "it in the first copy (the patterns are those of the prompt read once)",
 }
 CODE = """import torch
 

@@ -33,7 +33,7 @@ ACT = ("act_fn", "act", "activation_fn")
 
 
 class OpenLayer(NamedTuple):
-    """A decoder layer, with Llama's names for its parts; None is what it lacks.
+    """A decoder layer, with Llama's names for its parts; a part that it lacks is None.
 
     `q_proj`, `k_proj` and `v_proj` make queries, keys and values `(batch, seq, heads * size)`.
     """

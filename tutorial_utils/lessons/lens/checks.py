@@ -11,7 +11,7 @@ from tutorial_utils.draw.described import counted
 from tutorial_utils.lessons.exercise import NotYet, as_whole_number, call, exercise, same_tensor
 
 
-@exercise("the best, the worst and one in between, at 1 and at 5 layers.")
+@exercise("tested with the best token, the worst and one in between, at 1 and at 5 layers.")
 def check_rank(rank: Callable) -> None:
     """`rank(logits, answer)`: logits (layers, vocab), a token id, to ranks (layers,) from 1.
 

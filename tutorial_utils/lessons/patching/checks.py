@@ -20,7 +20,7 @@ def check_carriers(carriers: Tensor, share: Tensor) -> None:
         raise NotYet("these are layers, one for each token.", hint)
     mistakes = {
         "these are shares: the token's number is the argmax, not max.": share.max(dim=1).values,
-        "take the largest share: the smallest means that a patch there does least.": (
+        "take the largest share: the smallest means that a patch there brings back least.": (
             share.argmin(dim=1)
         ),
         "take the largest share itself, not the largest without its sign.": (
@@ -31,7 +31,10 @@ def check_carriers(carriers: Tensor, share: Tensor) -> None:
     same_tensor(carriers, want, case=case, hint=hint, mistakes=mistakes)
 
 
-@exercise("one row, several rows, the same token for all, another dtype, and nothing in place.")
+@exercise(
+    "tested with one row, several rows, the same token for all, and another dtype; nothing is "
+    "changed in place."
+)
 def check_put_at(put_at: Callable) -> None:
     """`put_at(source, positions)` gives an edit: row r takes the source's token positions[r]."""
     torch.manual_seed(0)

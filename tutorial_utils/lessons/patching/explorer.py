@@ -76,7 +76,8 @@ def explore_steering(
     """Pick layers and a strength, and see texts without and with steering, side by side.
 
     `directions` are {layer: (hidden,)}, as `mean_differences` gives; with several layers picked,
-    each adds its own. `prompt` is the beginning at first, and can be typed over.
+    each adds its own. `prompt` is what the field "Beginning" holds at the start;
+    the reader can type over it.
     A `picker` that other widgets use too can be given. `describe` is as in `steering_table`.
     """
     middle = sorted(directions)[len(directions) // 2]

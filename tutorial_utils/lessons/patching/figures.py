@@ -71,8 +71,8 @@ def plot_share_lines(
 ) -> Figure:
     """Mean shares by layer, of `{name: (pairs, layers)}`, with a standard error where pairs > 1.
 
-    `level` is drawn as a dotted line: the share at a logit difference of 0. A share that is
-    not finite is left out, and the figure says so.
+    `level` is drawn as a dotted line: the share at a logit difference of 0. A mean
+    over shares that are not all finite is not drawn, and the figure says so.
     """
     if not 1 <= len(lines) <= len(OKABE_ITO):
         raise ValueError(f"give 1 to {len(OKABE_ITO)} lines, not {len(lines)}")

@@ -128,7 +128,10 @@ def read_patching(
     answers: Sequence[str],
     layers: Sequence[int] | None = None,
 ) -> PatchingView:
-    """Patch the first of two prompts into the second, at each layer and token; errors as above."""
+    """Patch the first of two prompts into the second, at each layer and token.
+
+    Errors as in `answer_ids`.
+    """
     ids = answer_ids(model, tokenizer, prompts, answers)
     clean, corrupted = (encode(model, tokenizer, prompt) for prompt in prompts)
     source = read_activations(model, layers=layers, **clean)
@@ -255,8 +258,8 @@ def explore_patching(
         good, bad = (visible(answer, 20) for answer in typed()[1])
         told.value = escape(
             f"logit({good}) - logit({bad}): {view.runs[0]:.2f} in the clean run, "
-            f"{view.runs[1]:.2f} in the corrupted one. Each cell shows the share of this "
-            "difference that its patch brings back: 0 is the corrupted run, 1 the clean run."
+            f"{view.runs[1]:.2f} in the corrupted one. Each cell shows how far its "
+            "patch goes on the way from the corrupted run (0) to the clean run (1)."
         )
         show_cell()
 

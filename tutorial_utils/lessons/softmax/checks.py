@@ -74,7 +74,7 @@ def check_log_softmax(log_softmax: Callable) -> None:
         same_tensor(got, z.log_softmax(dim=-1), case=case, hint=hint, mistakes=mistakes, atol=1e-3)
 
 
-@exercise("tested with two texts, and with endings of 1, 2 and 4 tokens.")
+@exercise("tested with texts of two lengths, and with endings of 1, 2 and 4 tokens.")
 def check_ending_bits(ending_bits: Callable) -> None:
     """`ending_bits(logits, ids, k)` is the sum of the surprisals of the last `k` tokens."""
     torch.manual_seed(0)
