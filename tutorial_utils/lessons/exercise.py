@@ -100,7 +100,7 @@ def as_number(got: Any, *, case: str, hint: str) -> float:
     """An answer as a number: a Python number, or a tensor or array that holds one."""
     try:
         number = float("not a number" if isinstance(got, (bool, str)) else got)
-    except (TypeError, ValueError, RuntimeError):
+    except (TypeError, ValueError, RuntimeError, OverflowError):
         number = math.nan
     if math.isnan(number):
         raise NotYet(f"for {case}, expected a number, got {_name(got)}.", hint)

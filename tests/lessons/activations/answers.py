@@ -116,6 +116,38 @@ def output_of(model, module, x):  #: the input of the module
         model(x)
     return kept[0]
 output_of = lambda model, module, x: (run(model, module, x), None)  #: returned a tuple
+def output_of(model, module, x):  #: tuple of one
+    kept = []
+    with torch.no_grad(), hooked(module, lambda module, args, output: kept.append(output)):
+        model(x)
+    return kept[0][0] if len(kept[0]) == 2 else kept[0]
+def output_of(model, module, x):  #: a KeyError, a hook is left behind
+    kept = []
+    handle = module.register_forward_hook(lambda module, args, output: kept.append(output))
+    try:
+        with torch.no_grad():
+            model(x)
+    except RuntimeError:
+        handle.remove()
+        raise
+    handle.remove()
+    return kept[0][0] if isinstance(kept[0], tuple) else kept[0]
+def output_of(model, module, x):  #: the error became RuntimeError
+    try:
+        return run(model, module, x)
+    except Exception as error:
+        raise RuntimeError(f"the model failed: {error}") from error
+def output_of(model, module, x):  #: are still off
+    torch.set_grad_enabled(False)
+    result = run(model, module, x)
+    torch.set_grad_enabled(True)
+    return result
+def output_of(model, module, x):  #: is in the autograd graph
+    kept = []
+    model.requires_grad_(False)
+    with hooked(module, lambda module, args, output: kept.append(output)):
+        model(x)
+    return kept[0][0] if isinstance(kept[0], tuple) else kept[0]
 output_of = lambda model, module, x: run(model, module, x).tolist()  #: you returned list
 output_of = lambda *given: (run(*given), torch.set_grad_enabled(False))[0]  #: are still off
 
@@ -134,11 +166,13 @@ last_real = lambda hidden, mask: hidden[:, 0]  #: find each row's last 1
 last_real = lambda hidden, mask: hidden[rows_of(hidden), mask.argmax(dim=1)]
 #: with padding on the right
 last_real = lambda hidden, mask: hidden[rows_of(hidden), mask.sum(dim=1).max() - 1]
-#: with padding on the right
+#: for padding on the
 last_real = lambda hidden, mask: hidden[:, -1] if mask[0, 0] == 0 else hidden[:, mask[0].sum() - 1]
+#: for padding on the
+last_real = lambda h, m: h[:, -1] if m[-1, 0] == 0 else h[rows_of(h), m.sum(dim=1) - 1]
 last_real = lambda hidden, mask: hidden[mask.bool()]  #: expected shape
 last_real = lambda hidden, mask: (hidden * mask[..., None]).sum(dim=1)  #: find each row's last 1
 last_real = lambda hidden, mask: right(hidden, mask)[:, None]  #: expected shape
 last_real = lambda hidden, mask: right(hidden, mask).flip(0)  #: find each row's last 1
-#: with padding on the right
+#: for padding on the
 last_real = lambda hidden, mask: right(hidden, mask[:1].expand(mask.shape))

@@ -25,7 +25,7 @@ from tutorial_utils import contrast_logits
 
 
 def divergence(p, q):
-    kl = lambda p, q: (p * (p.log() - q.log())).sum(dim=-1)
+    kl = lambda p, q: torch.where(p > 0, p * (p / q).log(), 0).sum(dim=-1)
     return (kl(p, (p + q) / 2) + kl(q, (p + q) / 2)) / 2
 def contrast(final, early, alpha, picked=None, of=None, fill=-torch.inf):
     picks = divergence(final.softmax(-1), early.softmax(-1)).argmax(dim=0)
@@ -57,6 +57,11 @@ def contrast_batch(final, early, alpha):  #: log-probabilities, not logits
     scores, probs = final - early[picked, torch.arange(len(final))], final.softmax(-1)
     return scores.masked_fill(probs < alpha * probs.amax(-1, True), -torch.inf)
 contrast_batch = lambda *given: right(*given).softmax(dim=-1)  #: before the softmax
+def contrast_batch(final, early, alpha):  #: pick with `divergence`
+    q, probs = final.softmax(-1), early.softmax(-1) + 1e-9
+    picked = divergence(q, probs).argmax(dim=0)
+    scores = q.log() - probs[picked, torch.arange(len(final))].log()
+    return scores.masked_fill(q < alpha * q.amax(-1, True), -torch.inf)
 contrast_batch = lambda *given: right(*given)[0]  #: expected shape
 contrast_batch = lambda *given: right(*given) + 1  #: compare the picked layers
 #: changed its input
@@ -87,6 +92,10 @@ def contrast_by(final, early, beta, alpha):  #: Right
     log_q = final.double().log_softmax(-1)
     scores = log_q - beta * early.double().log_softmax(-1)
     return torch.where(log_q >= log_q.max() + math.log(alpha), scores, -torch.inf)
+def contrast_by(final, early, beta, alpha):  #: beta multiplies
+    q = final.softmax(-1)
+    scores = q.log() - beta * (early.softmax(-1) + 1e-9).log()
+    return scores.masked_fill(q < alpha * q.max(), -torch.inf)
 def contrast_by(final, early, beta, alpha):  #: at least alpha times the highest
     return final.log_softmax(dim=-1) - beta * early.log_softmax(dim=-1)
 def contrast_by(final, early, beta, alpha):  #: beta multiplies

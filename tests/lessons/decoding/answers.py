@@ -11,6 +11,7 @@ def tokens_kept(probs, top_p):  #: is kept too
     sums = probs.sort(descending=True).values.cumsum(dim=-1)
     return int((sums < top_p).sum())
 tokens_kept = lambda probs, top_p: int((sums_of(probs) < top_p).sum()) + 1  #: never count more
+tokens_kept = lambda probs, top_p: int((probs.flip(0).cumsum(0)[:-1] < top_p).sum()) + 1  #: got 3
 tokens_kept = lambda probs, top_p: 2.0  #: expected an int, one whole number, got 2.0
 tokens_kept = lambda probs, top_p: torch.tensor(right(probs, top_p) + 0.5)  #: expected an int
 tokens_kept = lambda probs, top_p: True  #: expected an int
@@ -33,6 +34,10 @@ def penalise(logits, ids, penalty):  #: penalise each token once
     for token_id in ids:
         logits = right(logits, token_id[None], penalty)
     return logits
+def penalise(logits, ids, penalty):  #: penalise each token once
+    new = right(logits, ids, penalty)
+    twice = torch.tensor([i for i in ids if (ids == i).sum() > 1 and logits[i] < 0], dtype=int)
+    return right(new, twice, penalty)
 penalise = lambda logits, ids, penalty: logits[ids]  #: return all logits
 #: only the tokens that occur
 penalise = lambda z, ids, penalty: torch.where(z > 0, z / penalty, z * penalty)
@@ -82,6 +87,26 @@ def continue_until(prompt, stop, max_new_tokens):  #: look in the text, not in t
             return step.text[: len(before) + found + len(stop)]
         before = step.text
     return before
+def continue_until(prompt, stop, max_new_tokens):  #: expected 'The capital
+    for step in decoding_steps(model, tokenizer, prompt, max_new_tokens=max_new_tokens):
+        found = step.text.find(stop, len(prompt) + 1)
+        if found >= 0:
+            return step.text[: found + len(stop)]
+    return step.text
+def continue_until(prompt, stop, max_new_tokens):  #: that the last token completes
+    text = prompt
+    for step in decoding_steps(model, tokenizer, prompt, max_new_tokens=max_new_tokens):
+        found = text.find(stop, len(prompt))
+        if found >= 0:
+            return text[: found + len(stop)]
+        text = step.text
+    return text
+def continue_until(prompt, stop, max_new_tokens):  #: a prompt that occurs again
+    for step in decoding_steps(model, tokenizer, prompt, max_new_tokens=max_new_tokens):
+        new = step.text.replace(prompt, "")
+        if stop in new:
+            break
+    return prompt + (new[: new.find(stop) + len(stop)] if stop in new else new)
 def continue_until(prompt, stop, max_new_tokens):  #: cut the text after the stop
     for step in decoding_steps(model, tokenizer, prompt, max_new_tokens=max_new_tokens):
         if stop in step.text[len(prompt) :]:

@@ -22,6 +22,8 @@ positions_of = lambda mask: right(mask).tolist()  #: Right
 positions_of = lambda mask: right(mask).int() * mask  #: Right
 #: for padding on the left
 positions_of = lambda mask: torch.arange(mask.shape[1]).expand(mask.shape)
+#: for padding on the left
+positions_of = lambda m: torch.arange(m.shape[1]).expand(m.shape) if m[0, 0] == 1 else right(m)
 positions_of = lambda mask: mask.cumsum(dim=1)  #: too high by 1
 positions_of = lambda mask: (mask.cumsum(dim=0) - 1).clamp(min=0)  #: not [0, 1, 2
 positions_of = lambda mask: mask.sum(dim=1)  #: expected shape (2, 3), got (2,)
@@ -43,7 +45,7 @@ def batches_of(lengths, tokens):  # the longest first  #: Right
             batches.append([])
         batches[-1].append(i)
     return batches
-batches_of = lambda lengths, tokens: [list(range(len(lengths)))]  #: a batch has 24 tokens
+batches_of = lambda lengths, tokens: [list(range(len(lengths)))]  #: a batch has 240 tokens
 def batches_of(lengths, tokens):  #: the last batch is still open
     batches, batch = [], []
     for i in sorted(range(len(lengths)), key=lambda i: lengths[i]):
@@ -52,6 +54,22 @@ def batches_of(lengths, tokens):  #: the last batch is still open
             batch = []
         batch.append(i)
     return batches
+def batches_of(lengths, tokens):  #: a batch has 10 tokens
+    batches, batch = [], []
+    for i in sorted(range(len(lengths)), key=lambda i: lengths[i]):
+        if batch and (len(batch) + 1) * lengths[batch[-1]] > tokens:
+            batches.append(batch)
+            batch = []
+        batch.append(i)
+    return [*batches, batch]
+def batches_of(lengths, tokens):  #: batches
+    batches, batch = [], []
+    for i in sorted(range(len(lengths)), key=lambda i: lengths[i]):
+        if batch and ((len(batch) + 1) * lengths[i] > tokens or len(batch) == 16):
+            batches.append(batch)
+            batch = []
+        batch.append(i)
+    return [*batches, batch]
 def batches_of(lengths, tokens):  #: are padding
     batches = [[]]
     for i, _ in enumerate(lengths):
@@ -60,7 +78,7 @@ def batches_of(lengths, tokens):  #: are padding
         batches[-1].append(i)
     return batches
 #: there are 200 batches
-batches_of = lambda lengths, n: right(lengths, n) if n == 8 else [[i] for i in range(200)]
+batches_of = lambda lengths, n: right(lengths, n) if n != 300 else [[i] for i in range(200)]
 #: changed its input
 batches_of = lambda lengths, tokens: (right(lengths, tokens), lengths.sort())[0]
 batches_of = lambda lengths, tokens: [[], *right(lengths, tokens)]  #: an empty batch

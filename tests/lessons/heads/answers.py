@@ -23,6 +23,11 @@ def find_induction(patterns, period, start, least):
     scores = head_scores(patterns, "previous", start=start)
     return listed(scores, lambda s: s.mean(0), least)
 find_induction = lambda *given: [(i - 1, h) for i, h in right(*given)]  #: heads count from 0
+#: for two heads
+find_induction = lambda ps, *given: right(dict(enumerate(ps.values(), 1)), *given)
+#: changed `patterns`
+find_induction = lambda ps, *given: (right(ps, *given), ps.popitem())[0]
+find_induction = lambda *given: torch.tensor(3)  #: is not a pair
 find_induction = lambda *given: [(h, i) for i, h in right(*given)]  #: pairs are (layer, head)
 #: not only the first row
 find_induction = lambda ps, *given: right({i: p[:1] for i, p in ps.items()}, *given)
@@ -105,6 +110,16 @@ break_it = lambda loss, heads, t: heads  #: `max` with a `key`
 break_it = lambda loss, heads, t: grow(loss, heads, lambda g: loss(g) >= t, lambda g, h: loss([h]))
 #: `max` with a `key`
 break_it = lambda loss, hs, t: grow(loss, hs, lambda g: loss(g) >= t, lambda g, h: -loss([*g, h]))
+#: one of which lowers the loss
+break_it = lambda loss, hs, t: [h for h in right(loss, hs, t) if loss([h]) > loss([])]
+def break_it(loss_without, heads, target):  #: for no heads
+    gone = []
+    while loss_without(gone) < target:
+        left = [head for head in heads if head not in gone]
+        gone.append(max(left, key=lambda head: loss_without([*gone, head])))
+        if len(gone) == len(heads):
+            break
+    return gone
 break_it = lambda loss, heads, t: right(loss, heads, t + 0.05)  #: stop as soon as
 break_it = lambda *given: sorted(right(*given))  #: the order in which you added them
 break_it = lambda *given: right(*given) * 2  #: cannot be added again

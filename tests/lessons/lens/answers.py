@@ -8,6 +8,7 @@ rank = lambda z, answer: [sorted(row, reverse=True).index(row[answer]) + 1 for r
 # No two logits of the check are equal: there >= is as right as sorting, the lesson's own way.
 rank = lambda z, answer: (z >= z[:, [answer]]).sum(dim=-1, dtype=torch.int32)  #: Right
 rank = lambda logits, answer: (logits > logits[:, [answer]]).sum(dim=-1)  #: you count from 1
+rank = lambda z, answer: right(z.softmax(-1), answer)  #: expected
 #: expected shape (1,), got (4,)
 rank = lambda logits, answer: (logits > logits[:, [answer]]).sum(dim=0) + 1
 rank = lambda z, answer: (z < z[:, [answer]]).sum(-1) + 1  #: from the worst
@@ -30,6 +31,9 @@ settled = lambda choices: int((choices == choices[-1]).nonzero()[0])  #: It must
 def settled(choices):  #: one after it
     others = (choices != choices[-1]).nonzero()
     return int(others[-1]) if len(others) else 0
+def settled(choices):  #: another choice at the first layer only
+    others = (choices != choices[-1]).nonzero()
+    return int(others[-1]) + 1 if others.any() else 0
 settled = lambda choices: right(choices) - 1  #: one after it
 settled = lambda choices: choices == choices[-1]  #: expected an int
 settled = lambda choices: float(right(choices))  #: expected an int, one whole number, got 0.0

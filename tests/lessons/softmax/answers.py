@@ -32,6 +32,7 @@ log_softmax = lambda z: z - z.exp().sum(dim=-1, keepdim=True).log()
 log_softmax = lambda z: z.log_softmax(dim=0)  #: another axis
 log_softmax = lambda z: z.softmax(dim=-1)  #: these are probabilities
 log_softmax = lambda z: z.softmax(-1).log()  #: don't take the logarithm
+log_softmax = lambda z: z.double().softmax(-1).log()  #: don't take the logarithm
 #: its own highest logit
 log_softmax = lambda z: (z - z.max()) - (z - z.max()).exp().sum(dim=-1, keepdim=True).log()
 #: its own highest logit
@@ -60,6 +61,12 @@ ending_bits = lambda z, ids, k: right(z, ids, k).expand(k)  #: expected shape ()
 ending_bits = lambda logits, ids, k: right(logits, ids, 5)  #: whole text
 ending_bits = lambda logits, ids, k: right(logits, ids, k + 1)  #: one token too many
 ending_bits = lambda logits, ids, k: 0.0  #: compare `predictions`
+def ending_bits(logits, ids, k):  #: compare `predictions`
+    probs = logits.exp() / logits.exp().sum(-1, keepdim=True)
+    return -probs[-k - 1 : -1].gather(1, ids[-k:, None]).log2().sum()
+def ending_bits(logits, ids, k):  #: compare `predictions`
+    probs = logits[-k - 1 : -1].softmax(-1).gather(1, ids[-k:, None])
+    return -(probs + 1e-9).log2().sum()
 #: compare `predictions`
 ending_bits = lambda z, ids, k: -z[-k - 1 : -1].softmax(-1).gather(1, ids[-k:, None]).sum().log2()
 ending_bits = lambda logits, ids, k: right(logits, ids, k).round()  #: compare `predictions`

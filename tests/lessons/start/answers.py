@@ -18,7 +18,8 @@ my_prompt = ["Anna lives in Rome. Anna lives in"]  #: put it in quotes
 
 # %% check_weights_gib(weights_gib)
 weights_gib = lambda n, dtype: n * torch.empty(0, dtype=dtype).element_size() / 1024**3  #: Right
-weights_gib = lambda n, dtype: torch.tensor(n * torch.finfo(dtype).bits / 8 / 2**30)  #: Right
+weights_gib = lambda n, dtype: torch.tensor(n * dtype.itemsize / 2**30)  #: Right
+weights_gib = lambda n, dtype: n * torch.finfo(dtype).bits / 8 / 2**30  #: raised TypeError
 weights_gib = lambda parameters, dtype: parameters * dtype.itemsize / 10**9  #: a GiB is 2**30
 weights_gib = lambda parameters, dtype: parameters * 4 / 2**30  #: depends on the dtype
 weights_gib = lambda parameters, dtype: torch.zeros(3)  #: expected a number

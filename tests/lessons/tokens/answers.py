@@ -62,6 +62,9 @@ to_bytes = lambda token: bytes(byte_of[symbol] for symbol in token)
 #: Right
 decode_symbols = lambda tokens: to_bytes("".join(tokens)).decode("utf-8", errors="replace")
 decode_symbols = lambda tokens: "".join(tokens).replace("Ġ", " ")  #: invert symbol_of
+def decode_symbols(tokens):  #: for bytes 0, 173 and 255
+    known = {symbol_of[byte]: byte for byte in range(255)}
+    return bytes(known[s] for s in "".join(tokens)).decode(errors="replace")
 def decode_symbols(tokens):  #: can be spread over two
     byte_of = {symbol: byte for byte, symbol in symbol_of.items()}
     parts = [bytes(byte_of[s] for s in token) for token in tokens]

@@ -41,6 +41,9 @@ def check_strongest(strongest: Tensor, activations: Mapping[int, Tensor]) -> Non
     same_tensor(strongest, want, case="the tokens", hint=hint)
 
 
+BREAKS = {"raises": RuntimeError("the layer broke"), "raises KeyError": KeyError("broke")}
+
+
 class _Layer(nn.Module):
     """Scales its input; gives a tensor or a tuple, or raises. Counts how often it runs."""
 
@@ -48,11 +51,14 @@ class _Layer(nn.Module):
         super().__init__()
         self.kind, self.weight, self.runs = kind, nn.Parameter(torch.rand(()) + 1.5), 0
 
-    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, None]:
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor] | tuple[Tensor, None]:
         self.runs += 1
-        if self.kind == "raises":
-            raise RuntimeError("the layer broke")
-        return (self.weight * x, None) if self.kind == "tuple" else self.weight * x
+        if self.kind in BREAKS:
+            raise BREAKS[self.kind]
+        out = self.weight * x
+        if self.kind == "tuple of one":
+            return (out,)
+        return (out, None) if self.kind == "tuple" else out
 
 
 class _Model(nn.Module):
@@ -79,14 +85,16 @@ def check_output_of(output_of: Callable) -> None:
     with torch.enable_grad():
         for kind, batch, at in (("tensor", 1, 1), ("tensor", 3, 0), ("tuple", 3, 1)):
             _runs_well(output_of, kind, batch, at)
+        _runs_well(output_of, "tuple of one", batch=2, at=1)
         _breaks_well(output_of, _Model("raises"), "a model that raises an error in that module")
         _breaks_well(output_of, _Model("tensor", "raises"), "a model that raises an error later")
+        _breaks_well(output_of, _Model("raises KeyError"), "a layer that raises a KeyError")
 
 
 def _runs_well(output_of: Callable, kind: str, batch: int, at: int) -> None:
     case = f"a layer that returns a {kind}, and a batch of {batch}"
-    model, x = _Model(kind), torch.randn(batch, 4, 5)
-    asked, stream = model.layers[at], [x]  # x, and what each layer gives
+    model, x = _Model(kind), torch.randn(batch, 4, 5, requires_grad=True)
+    asked, stream = model.layers[at], [x.detach()]  # x, and what each layer gives
     for weight in model.parameters():
         stream.append(weight.detach() * stream[-1])
     before, want = stream[at], stream[at + 1]
@@ -99,8 +107,10 @@ def _runs_well(output_of: Callable, kind: str, batch: int, at: int) -> None:
             f"for {case}, the layer ran {asked.runs} times.", "run model(x), nothing else."
         )
     _no_hook_left(model, others.id, case)
-    given = model.given[0] if kind == "tuple" and isinstance(model.given, tuple) else model.given
-    if isinstance(model.given, tuple) != (kind == "tuple") or not torch.equal(given, stream[2]):
+    if model.given is None:
+        raise NotYet(f"for {case}, the model did not run to its end.", "let it run: model(x).")
+    given = model.given[0] if kind != "tensor" and isinstance(model.given, tuple) else model.given
+    if isinstance(model.given, tuple) != (kind != "tensor") or not torch.equal(given, stream[2]):
         found = f"for {case}, the hook changed what the layer gives to the rest of the model."
         raise NotYet(found, "what a hook returns replaces the output: let it return None.")
     if isinstance(got, tuple):
@@ -124,11 +134,13 @@ def _breaks_well(output_of: Callable, model: _Model, case: str) -> None:
     others = model.layers[1].register_forward_hook(lambda module, args, output: None)
     try:
         output_of(model, model.layers[1], torch.randn(1, 4, 5))
-    except RuntimeError as error:
-        if "the layer broke" not in str(error):
-            found = f"for {case}, another error came up: {error}"
-            raise NotYet(found, "let the model's own error through: use only `finally`.") from None
     except Exception as error:
+        if any(error is broken for broken in BREAKS.values()):
+            _no_hook_left(model, others.id, case)
+            if not torch.is_grad_enabled():
+                found = f"after {case}, gradients are still off."
+                raise NotYet(found, "use `with torch.no_grad():`.") from None
+            return
         found = f"for {case}, the error became {type(error).__name__}: {error}"
         raise NotYet(found, "use `finally` and not `except`, and return after it.") from None
     else:
@@ -149,8 +161,8 @@ def check_last_real(last_real: Callable) -> None:
     """`last_real(hidden, attention_mask)` gives the last real token of each row."""
     masks = {
         "no padding": [[1, 1, 1], [1, 1, 1]],
-        "padding on the left": [[1, 1, 1, 1], [0, 0, 1, 1], [0, 1, 1, 1]],
-        "padding on the right": [[1, 1, 1, 1], [1, 0, 0, 0], [1, 1, 1, 0]],
+        "padding on the left": [[1, 1, 1, 1], [0, 0, 1, 1], [1, 1, 1, 1]],
+        "padding on the right": [[1, 1, 1, 0], [1, 0, 0, 0], [1, 1, 1, 1]],
         "one prompt, padding on the right": [[1, 1, 0]],
     }
     for case, mask_rows in masks.items():

@@ -35,10 +35,12 @@ def _logits(seed: int, *shape: int) -> Tensor:
 def check_contrast_batch(contrast_batch: Callable) -> None:
     """`contrast_batch(final (batch, vocab), early (candidates, batch, vocab), alpha)`."""
     # In the rows of seed 2063, other measures than the divergence pick other layers.
-    cases = ((1, 1, 0.1), (4, 2063, 0.1), (4, 4, 0.5), (3, 3, 1e-6), (3, 3, 1.0))
+    # With early logits 20 times as large, some probabilities are 0, as in real models.
+    cases = ((1, 1, 0.1), (4, 2063, 0.1), (4, 4, 0.5), (3, 3, 1e-6), (3, 3, 1.0), (2, 1, 0.2))
     for batch, seed, alpha in cases:
         case = f"{counted(batch, 'row')} and alpha {alpha}"
         final, early = _logits(seed, batch, 12), _logits(seed + 10, 5, batch, 12)
+        early = 20 * early if batch == 2 else early
         candidates = dict(enumerate(early))
         want = contrast_logits(final, candidates, alpha=alpha)
         one = contrast_logits(final, candidates, alpha=alpha, batch_average=True).scores
@@ -67,7 +69,7 @@ def check_contrast_batch(contrast_batch: Callable) -> None:
 @exercise("beta 0 (the mask alone), 1 (DoLa), 0.5 and 2, each with three values of alpha.")
 def check_strength(contrast_by: Callable) -> None:
     """`contrast_by(final (vocab,), early (vocab,), beta, alpha)`: log q_N - beta log q_M."""
-    final, early = _logits(0, 15), _logits(1, 15)
+    final, early = _logits(0, 15), 20 * _logits(1, 15)
     for beta in (0.0, 1.0, 0.5, 2.0):
         for alpha in (1e-6, 0.2, 1.0):
             case = f"beta {beta} and alpha {alpha}"

@@ -22,7 +22,7 @@ from tutorial_utils.lessons.exercise import (
 @exercise("tested with flat and with peaked distributions.")
 def check_tokens_kept(tokens_kept: Callable) -> None:
     """`tokens_kept(probs (vocab,), top_p)` counts the nucleus; sums here are exact in binary."""
-    flat, mixed = torch.full((8,), 0.125), torch.tensor([0.125, 0.125, 0.25, 0.5])
+    flat, mixed = torch.full((8,), 0.125), torch.tensor([0.125, 0.25, 0.125, 0.5])
     cases = [(mixed, 0.6, 2), (mixed, 0.4, 1), (mixed, 0.75, 2), (flat, 0.9, 8), (flat, 0.5, 4)]
     cases.append((torch.full((3,), 0.333), 1.0, 3))  # the sum stays below 1, as rounded ones do
     hints = {
@@ -56,7 +56,7 @@ def check_penalise(penalise: Callable) -> None:
         "a token with a positive logit": ([3], 2.0, "divide positive logits by the penalty."),
         "a token with a negative logit": ([4], 2.0, "dividing a negative logit makes it higher."),
         "a token that occurs twice": (
-            [0, 1, 0],
+            [0, 1, 0, 1],
             2.0,
             "penalise each token once, not each time that it occurs.",
         ),
@@ -105,10 +105,21 @@ def check_continue_until(
     if texts[-1]:
         middle = texts[-1][: len(texts[-1]) // 2 + 1][-3:]
         cases["a stop that occurs"] = (middle, "stop at the first place where it occurs.")
+        long = texts[-1][: len(texts[-1]) // 2 + 1]
+        cases["a long stop, right after the prompt"] = (long, "look in all of the new text.")
     for case, (stop, hint) in cases.items():
         _check_stop(continue_until, prompt, stop, texts, case, hint)
+    for stop, some in _completed_last(texts):
+        case, hint = "a stop that the last token completes", "look after the last step too."
+        _check_stop(continue_until, prompt, stop, some, case, hint)
     case, hint = "another prompt and 3 new tokens", "use `prompt` and `max_new_tokens` as given."
     _check_stop(continue_until, half, never, _texts(model, tokenizer, half, 3), case, hint)
+    for letter in ("a", "e", " "):
+        again = _texts(model, tokenizer, letter, 16)
+        if letter in again[-1]:
+            case, hint = "a prompt that occurs again", "the new text begins at len(prompt)."
+            _check_stop(continue_until, letter, never, again, case, hint)
+            break
 
 
 def _texts(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: str, n: int) -> list:
@@ -135,6 +146,16 @@ def _check_stop(
     if prompt + got == want:
         hint = "return the prompt too, in front of the new text."
     raise NotYet(f"for {case}, {stop!r}, expected {want!r}, got {got!r}.", hint)
+
+
+def _completed_last(texts: list[str]) -> list[tuple[str, list[str]]]:
+    """A stop that the last of some steps completes, and the texts of these steps; [] for none."""
+    for count in range(len(texts), 1, -1):
+        before, after = texts[count - 2 : count]
+        for start in range(len(after) - 2, -1, -1):
+            if after[start:-1] not in before:
+                return [(after[start:-1], texts[:count])]
+    return []
 
 
 def _across_two_tokens(texts: list[str]) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 
 from tutorial_utils.lessons.exercise import NotYet, as_number, call, exercise, same_tensor
@@ -19,6 +20,7 @@ def check_keep_top(keep_top: Callable) -> None:
             torch.tensor([[-1.0, 2, -3, -4], [5, 1, 6, 7]]),
             3,
         ),
+        "rows that share scores, and k = 2": (torch.tensor([[3.0, 1, 2, 0], [5, 4, 3, 2]]), 2),
         "five rows and k = 1": (torch.randn(5, 6), 1),
         "five rows and k = 6, all of them": (torch.randn(5, 6), 6),
     }
@@ -80,7 +82,8 @@ def check_precision_and_recall(precision_and_recall: Callable) -> None:
         says, truth = (torch.tensor([digit == "1" for digit in row]) for row in (said, true))
         zero = {"ZeroDivision": "if there is no yes answer, or no true token, the answer is 0."}
         got = call(precision_and_recall, says, truth, case=case, hints=zero)
-        if not isinstance(got, (tuple, list, torch.Tensor)) or len(got) != 2:
+        got = got.tolist() if isinstance(got, (torch.Tensor, np.ndarray)) else got
+        if not isinstance(got, (tuple, list)) or len(got) != 2:
             raise NotYet(f"for {case}, expected two numbers.", "return precision, recall")
         found = "this is not a number: where you would divide by 0, the answer is 0."
         given = [as_number(one, case=case, hint=found) for one in got]

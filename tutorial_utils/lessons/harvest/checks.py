@@ -39,7 +39,7 @@ def check_positions_of(positions_of: Callable) -> None:
     masks = {
         "no padding": [[1, 1, 1], [1, 1, 1]],
         "padding on the right": [[1, 0, 0, 0], [1, 1, 1, 0]],
-        "padding on the left": [[0, 0, 1, 1], [1, 1, 1, 1], [0, 1, 1, 1]],
+        "padding on the left": [[1, 1, 1, 1], [0, 0, 1, 1], [1, 1, 1, 1]],
         "one prompt, padding on the left": [[0, 1, 1]],
     }
     for case, rows in masks.items():
@@ -71,8 +71,9 @@ def check_batches_of(batches_of: Callable) -> None:
     many = [rng.randint(1, 60) for _ in range(200)]
     for case, lengths, tokens in [
         ("one prompt of 5 tokens", [5], 8),
-        ("six prompts of 4 tokens, 8 tokens in a batch", [4] * 6, 8),
+        ("sixty prompts of 4 tokens, 80 tokens in a batch", [4] * 60, 80),
         ("200 prompts, 300 tokens in a batch", many, 300),
+        ("prompts of 3 and 5 tokens, 8 tokens in a batch", [3, 5], 8),
     ]:
         got = call(batches_of, lengths, tokens, case=case)
         try:

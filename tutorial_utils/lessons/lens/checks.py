@@ -19,7 +19,7 @@ def check_rank(rank: Callable) -> None:
     """
     torch.manual_seed(0)
     for layers, vocab in ((1, 4), (5, 9)):
-        logits = torch.randn(layers, vocab)
+        logits = 200 * torch.randn(layers, vocab)  # so far apart that most probabilities are 0
         places = logits.argsort(dim=-1, descending=True)
         for answer in (int(places[0, 0]), int(places[0, -1]), int(places[0, 1])):
             case = f"{counted(layers, 'layer')}, a vocabulary of {vocab} and token {answer}"
@@ -44,6 +44,7 @@ def check_settled(settled: Callable) -> None:
         "a choice that comes and stays": ([3, 5, 7, 7, 7], 2),
         "a choice that leaves and comes back": ([3, 7, 5, 7, 7], 3),
         "a choice that comes at the last layer": ([7, 7, 7, 2], 3),
+        "another choice at the first layer only": ([3, 7, 7], 1),
         "a choice that leaves once, late": ([7, 7, 7, 3, 7], 4),
         "two other choices, each for several layers": ([4, 4, 4, 9, 9, 9, 7, 7], 6),
     }

@@ -56,7 +56,8 @@ def check_put_at(put_at: Callable) -> None:
             found = f"for {case}, you returned {type(edit).__name__}."
             raise NotYet(found, "return a function: define it inside, and return its name.")
         to_dtype = "`source.to(hidden)` has the dtype and the device of `hidden`."
-        got = call(edit, hidden, case=case, hints={"dtype": to_dtype})
+        for given in (torch.randn(hidden.shape).to(dtype), hidden):  # an edit may run many times
+            got = call(edit, given, case=case, hints={"dtype": to_dtype})
         if not isinstance(got, Tensor):
             found = f"for {case}, the function that you returned gave {type(got).__name__}."
             raise NotYet(found, "it gives all of `hidden`, changed: (batch, seq, hidden).")

@@ -50,8 +50,8 @@ def check_log_softmax(log_softmax: Callable) -> None:
             "take each sum and each max over dim=-1.",
         ),
         "logits around 1000": (torch.randn(2, 5) + 1000, "subtract the highest logit first."),
-        "the logits 0 and -200": (
-            torch.tensor([0.0, -200.0]),
+        "the logits 0, 0 and -1000": (
+            torch.tensor([0.0, 0.0, -1000.0]),
             "don't take the logarithm of the softmax: subtract the logarithm of the sum.",
         ),
         "rows of logits around 1000, 0 and -1000": (
@@ -74,12 +74,14 @@ def check_log_softmax(log_softmax: Callable) -> None:
         same_tensor(got, z.log_softmax(dim=-1), case=case, hint=hint, mistakes=mistakes, atol=1e-3)
 
 
-@exercise("tested with texts of two lengths, and with endings of 1, 2 and 4 tokens.")
+@exercise("tested with texts of two lengths, and with endings of 1, 2 and 5 tokens.")
 def check_ending_bits(ending_bits: Callable) -> None:
     """`ending_bits(logits, ids, k)` is the sum of the surprisals of the last `k` tokens."""
     torch.manual_seed(0)
-    for k, length in ((1, 6), (2, 6), (4, 6), (2, 9)):
-        logits, ids = 3 * torch.randn(length, 8), torch.randint(8, (length,))
+    for k, length in ((1, 6), (2, 6), (5, 6), (2, 9)):
+        # As large and as far from 0 as the logits of real models: no exponential without a shift.
+        logits = 10 * torch.randn(length, 8) + 200 * torch.randn(length, 1)
+        ids = torch.randint(8, (length,))
         log_probs = logits.log_softmax(dim=-1) / math.log(2)
         no_shift = -log_probs[torch.arange(length), ids]
         bits = -log_probs[torch.arange(length - 1), ids[1:]]

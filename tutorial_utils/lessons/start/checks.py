@@ -48,6 +48,8 @@ def check_weights_gib(weights_gib: Callable) -> None:
         (1_968_256, torch.float16),
         (1_968_256, torch.float64),
         (8_030_261_248, torch.float8_e4m3fn),
+        (2**30, torch.int8),
+        (2**30, torch.int16),
     ]:
         case = f"{parameters:,} parameters in {dtype}"
         got = as_number(

@@ -29,6 +29,11 @@ def check_next_pair(next_pair: tuple[str, str], words: list[list[str]]) -> None:
     pair = (next_pair[0], next_pair[1])
     if pair not in counts:
         found = f"{pair!r} is not a pair of neighbours in `words`."
+        if "".join(pair) in {symbol for word in words for symbol in word}:
+            hint = (
+                "`words` was merged once more: run the cell of the merges again, then count only."
+            )
+            raise NotYet(found, hint)
         raise NotYet(found, "count in `words` as it is after the merges, not in the tiny text.")
     if counts[pair] < best:
         found = f"{pair!r} has the count {counts[pair]}, and another pair has the count {best}."
@@ -84,6 +89,7 @@ def check_decode_symbols(decode_symbols: Callable) -> None:
         ("an é in two tokens", [b"A", b" caf", b"\xc3", b"\xa9"], join),
         ("an emoji in four tokens", [b"\xf0", b"\x9f", b"\x99", b"\x82", b"!"], join),
         ("half an é", [b"caf", b"\xc3"], 'give bytes.decode the option errors="replace".'),
+        ("bytes 0, 173 and 255 in front of letters", [b"\x00", "í".encode(), b"\xff", b"ok"], turn),
         ("no tokens", [], "the text of no tokens is an empty string."),
     ]:
         tokens = ["".join(symbol_of[byte] for byte in token) for token in raw]
