@@ -62,6 +62,8 @@ slides: .venv-site/ready  ## Builds a deck of slides for each lesson in build/sl
 	@touch $@
 
 real: setup  ## Runs the lessons on SmolLM2 and stores what they found; TUTORIAL_MODEL=... for yours.
+	@test -n "$$TUTORIAL_MODEL" || TUTORIAL_MODEL=smollm2 $(MAKE) --no-print-directory setup
+	@test -n "$$TUTORIAL_MODEL" || .venv/bin/python -m pip install -q --disable-pip-version-check --no-deps 'bitsandbytes>=0.45'
 	@.venv/bin/python scripts/real.py
 
 bench: setup  ## Times reading activations next to other tools; makes their environments (an hour or more).

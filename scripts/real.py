@@ -7,8 +7,8 @@
 A lesson's cell with the tag `real` leaves a dict named `result`. On SmolLM2 it is stored in the
 package, in the folder of the lesson's topic, with a hash of the code cells that made it. For
 another model nothing is stored: build/real/NAME.md has what the cells after it print, which compare
-`result` with that of SmolLM2, and the seconds that each lesson took. A lesson that ends with an
-error says so there.
+`result` with that of SmolLM2, then `result` itself in short, and the seconds that each lesson took.
+A lesson that ends with an error says so there.
 
 A cell with the tag `spread` defines a function `trial(seed)`. Its results for five seeds on the
 shipped model are stored in the same folder.
@@ -37,6 +37,8 @@ from strict_client import StrictClient
 SMOLLM2 = "smollm2"
 SECONDS = 600  # a hang, not a slow machine
 DIGITS = 4
+MOST_CHARACTERS = 100  # of a row of the page
+NUMBER = r"-?\d+(?:\.\d+)?(?:e[-+]?\d+)?"
 SEEDS = "[trial(seed) for seed in range(5)]"
 TAG_OF = {SMOLLM2: "real", "spread": "spread"}  # of what is stored: the tag of the cell it rests on
 
@@ -65,8 +67,9 @@ def write_page(model: str, lessons: list[Path]) -> int:
     for path in lessons:
         nb, started = read(path), time.monotonic()
         try:
-            asyncio.run(run(nb, path, model, wanted="None"))
-            table = f"```\n{printed(comparing(nb)).strip()}\n```\n"
+            result = asyncio.run(run(nb, path, model))
+            own = "\n".join(["What this model gave:", *rows_of(result)])
+            table = f"```\n{printed(comparing(nb)).strip()}\n\n{own}\n```\n"
         except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
             is_cell = isinstance(error, CellExecutionError)
             reason = indent(f"{error.ename}: {error.evalue}" if is_cell else str(error), "    ")
@@ -77,6 +80,19 @@ def write_page(model: str, lessons: list[Path]) -> int:
         file.write_text("\n".join(page), encoding="utf-8")
     print(f"Written: {file.relative_to(ROOT)}")
     return int(failed)
+
+
+def rows_of(result: Any, name: str = "") -> list[str]:
+    """A line for each part of a result: short ones in full, of long lists of numbers the range."""
+    if isinstance(result, dict):
+        return [row for key, part in result.items() for row in rows_of(part, f"{name} {key}")]
+    text = json.dumps(result, ensure_ascii=False)
+    if len(text) > MOST_CHARACTERS:
+        found = [float(number) for number in re.findall(NUMBER, text)]
+        text = f"{text[: MOST_CHARACTERS - 40]} …"
+        if found:
+            text = f"{len(found)} numbers, {min(found):g} to {max(found):g}: {text}"
+    return [f" {name}: {text}"]
 
 
 def made_by(nb: NotebookNode, tag: str = "real") -> NotebookNode | None:

@@ -188,3 +188,13 @@ def test_reading_and_editing_work_on_it(name, tmp_path):
             assert close(losses[0], cross_entropy(scores, written[opening:]))
             compared += 1
     assert compared
+    # What changes something changes it here too.
+    nothing = {3: 0 * activations[3]}
+    assert not close(patch_each(model, tokenizer, prompt, nothing, lambda z: z[:, 5]), same)
+    with edit_activations(model, {2: lambda hidden: 0 * hidden}), torch.no_grad():
+        assert not close(model(ids).logits, logits)
+    texts = [
+        sample_steered(model, tokenizer, "Anna went", direction, strength, seed=1).texts
+        for strength in (0.0, 1e3)
+    ]
+    assert texts[0] != texts[1]

@@ -61,11 +61,12 @@ def test_the_page_of_another_model_has_what_its_section_prints(path):
 
 
 def test_an_error_in_one_lesson_leaves_the_page_of_the_others(tmp_path, monkeypatch):
-    async def run(nb, path, model, wanted):
+    async def run(nb, path, model):
         if path == WITH_RESULT[0]:
             traceback = "a long\ntraceback"
             raise CellExecutionError(traceback, "OutOfMemoryError", "no room for 16 GB")
         real.comparing(nb)[0].outputs = [nbformat.v4.new_output("stream", text="42 here\n")]
+        return {"a share": 0.25, "each": {"layer": [i / 2 for i in range(80)], "text": "x" * 200}}
 
     monkeypatch.setattr(real, "run", run)
     monkeypatch.setattr(real, "ROOT", tmp_path)
@@ -74,3 +75,8 @@ def test_an_error_in_one_lesson_leaves_the_page_of_the_others(tmp_path, monkeypa
     assert f"## {WITH_RESULT[0].stem} (0 s)\n\nNo result: this lesson ended with an error." in page
     assert "    OutOfMemoryError: no room for 16 GB\n" in page
     assert f"## {WITH_RESULT[1].stem} (0 s)" in page and "\n\n```\n42 here\n" in page
+    assert "\nWhat this model gave:\n  a share: 0.25\n" in page
+    assert (
+        "  each layer: 80 numbers, 0 to 39.5: [0.0, 0.5, " in page
+        and f' each text: "{"x" * 59} …' in page
+    )

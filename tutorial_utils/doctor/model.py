@@ -72,7 +72,9 @@ def chosen_model() -> Iterator[Check]:
             if not (unpacked_folder(source) / "config.json").is_file():
                 needed = unpacked_bytes(source, label) / 1e6
                 found = f"{name}; the first load unpacks it, which takes {needed:,.0f} MB of disk"
-                yield Check(VARIABLE, "ok", found)
+                has_room = free_disk() >= needed * 1e6
+                todo = "" if has_room else "make room, or set HF_HOME to a folder on a larger disk"
+                yield Check(VARIABLE, "ok" if has_room else "problem", found, todo)
                 return
             source = unpacked_folder(source)
         on_disk = is_on_disk(source, label)
