@@ -77,11 +77,6 @@ def attend(q, k, v):  #: Right
     group = len(q) // len(k)
     return torch.stack([hidden(q[h] @ k[h // group].T / q.shape[-1] ** 0.5).softmax(-1)
                         @ v[h // group] for h in range(len(q))])
-#: put minus infinity there
-attend = lambda q, k, v: hidden(scores(q, k), -100.0).softmax(-1) @ spread(v, q)
-def attend(q, k, v):  #: raised RuntimeError
-    more = len(k) if len(k) < len(q) and len(k) > 1 else len(q) // len(k)
-    return right(q, k.repeat_interleave(more, dim=0), v.repeat_interleave(more, dim=0))
 def attend(q, k, v):  #: share keys and values
     k, v = (t.repeat(len(q) // len(t), 1, 1) for t in (k, v))
     return torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
@@ -104,3 +99,8 @@ attend = lambda q, k, v: right(q, k, v).sum(0)  #: for 1 head, 1 key-value head,
 attend = lambda q, k, v: right(q, k, k)  #: scores, mask, softmax over the keys
 attend = lambda q, k, v: spread(v, q)  #: Not yet
 attend = lambda q, k, v: sdpa(q, k, v, is_causal=True)  #: `heads // kv heads`
+#: put minus infinity there
+attend = lambda q, k, v: hidden(scores(q, k), -100.0).softmax(-1) @ spread(v, q)
+def attend(q, k, v):  #: raised RuntimeError
+    more = len(k) if len(k) < len(q) and len(k) > 1 else len(q) // len(k)
+    return right(q, k.repeat_interleave(more, dim=0), v.repeat_interleave(more, dim=0))
