@@ -88,6 +88,7 @@ direct = lambda p, s, w, d: (p * w) @ d / s.std()  #: divide all pieces
 direct = lambda p, s, w, d: right(p, s, w, d).abs()  #: divide all pieces
 direct = lambda p, s, w, d: right(p, s, w, d).softmax(0)  #: divide all pieces
 direct = lambda p, s, w, d: right(p, s, w, d)[:, None]  #: expected shape (3,)
+direct = lambda *given: right(*given).squeeze()  #: expected shape (1,)
 
 # %% check_break_it(break_it)
 def grow(loss, heads, enough, key):

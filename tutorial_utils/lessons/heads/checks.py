@@ -152,11 +152,13 @@ def _patterns(
 def check_direct(direct: Callable) -> None:
     """`direct(pieces, stream, weight, direction)` is what each piece adds to a logit."""
     torch.manual_seed(0)
-    for case, length in {"a stream of usual length": 1.0, "a long stream": 30.0,
-                         "a very short stream": 1e-3}.items():  # fmt: skip
-        pieces = length * torch.randn(3, 8) * torch.tensor([[1.0], [3.0], [0.5]])
-        stream, weight = pieces.sum(dim=0) + length * torch.randn(8), torch.rand(8) + 0.5
-        direction = torch.randn(8)
+    cases = {"a stream of usual length": (1.0, 3, 8), "a long stream": (30.0, 3, 8)}
+    cases |= {"a very short stream": (1e-3, 3, 8), "a single piece of size 12": (1.0, 1, 12)}
+    for case, (length, count, width) in cases.items():
+        sizes = torch.tensor([[1.0], [3.0], [0.5]])[:count]
+        pieces = length * torch.randn(count, width) * sizes
+        stream, weight = pieces.sum(dim=0) + length * torch.randn(width), torch.rand(width) + 0.5
+        direction = torch.randn(width)
         size = (stream.pow(2).mean() + 1e-6).sqrt()
         own = (pieces.pow(2).mean(dim=-1, keepdim=True) + 1e-6).sqrt()
         of_sum = (pieces.sum(0).pow(2).mean() + 1e-6).sqrt()

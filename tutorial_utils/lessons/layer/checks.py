@@ -19,6 +19,8 @@ def check_previous_score(previous_score: Callable) -> None:
         pattern = (
             torch.randn(heads, seq, seq).tril().masked_fill(_later(seq), -torch.inf).softmax(-1)
         )
+        if seq == 9:
+            pattern[:, -1, -2] = 0  # a weight of 0 counts too
         case = f"a pattern of shape {tuple(pattern.shape)}"
         got = call(previous_score, pattern, case=case)
         before = pattern.diagonal(offset=-1, dim1=1, dim2=2)

@@ -65,14 +65,15 @@ def check_settled(settled: Callable) -> None:
 def check_layer_norm_lens(lens: Callable) -> None:
     """`lens(hidden, weight, bias, unembedding)`: LayerNorm (eps 1e-5) and unembedding by hand."""
     torch.manual_seed(0)
-    for shape in ((1, 1, 1, 6), (4, 2, 3, 6)):
+    for shape in ((1, 1, 1, 6), (4, 2, 3, 10)):
+        width = shape[-1]
         # The vectors of the first layer are so short that the eps in the root counts.
         size = 10.0 ** (torch.arange(shape[0]) - 2)[:, None, None, None]
-        hidden, unembedding = size * (torch.randn(shape) + 1), torch.randn(9, 6)
-        weight, bias = torch.rand(6) + 0.5, torch.randn(6)
+        hidden, unembedding = size * (torch.randn(shape) + 1), torch.randn(9, width)
+        weight, bias = torch.rand(width) + 0.5, torch.randn(width)
         case = f"hidden of shape {shape}"
         got = call(lens, hidden, weight, bias, unembedding, case=case)
-        normed = torch.nn.functional.layer_norm(hidden, (6,), weight, bias)
+        normed = torch.nn.functional.layer_norm(hidden, (width,), weight, bias)
         mistakes = {
             hint: wrong @ unembedding.T for hint, wrong in _mistakes(hidden, weight, bias).items()
         }
