@@ -7,7 +7,7 @@ export IP PORT
 
 .DEFAULT_GOAL := help
 .PHONY: help setup lab test wheels test-fast test-browser test-real test-versions notebooks site slides real bench
-.PHONY: pocket-llama format lint
+.PHONY: pocket-llama format lint smollm2
 
 help:  ## This list.
 	@echo 'Targets:'
@@ -39,9 +39,11 @@ test-browser: setup  ## Uses the widgets in a real browser (on Debian as root, i
 	@.venv/bin/python scripts/setup_browser.py
 	@.venv/bin/python -m pytest tests/browser
 
-test-real:  ## Runs the lessons on SmolLM2 (93 MB), moves their widgets, and checks what they find.
+smollm2:
 	@TUTORIAL_MODEL=smollm2 $(MAKE) --no-print-directory setup
 	@.venv/bin/python -m pip install -q --disable-pip-version-check --no-deps 'bitsandbytes>=0.45'
+
+test-real: smollm2  ## Runs the lessons on SmolLM2 (93 MB), moves their widgets, and checks what they find.
 	@NOTEBOOK_SECONDS=$${NOTEBOOK_SECONDS:-60} .venv/bin/python -m pytest tests/real tests/models/test_quantize.py -rA -q
 
 test-versions: setup  ## Runs all tests on the oldest, the newest and one set of versions between (hours, 15 GB).
@@ -61,9 +63,7 @@ slides: .venv-site/ready  ## Builds a deck of slides for each lesson in build/sl
 	@.venv-site/bin/python -m pip install --disable-pip-version-check -r requirements-site.txt
 	@touch $@
 
-real: setup  ## Runs the lessons on SmolLM2 and stores what they found; TUTORIAL_MODEL=... for yours.
-	@test -n "$$TUTORIAL_MODEL" || TUTORIAL_MODEL=smollm2 $(MAKE) --no-print-directory setup
-	@test -n "$$TUTORIAL_MODEL" || .venv/bin/python -m pip install -q --disable-pip-version-check --no-deps 'bitsandbytes>=0.45'
+real: $(if $(TUTORIAL_MODEL),setup,smollm2)  ## Runs the lessons on SmolLM2 and stores what they found; TUTORIAL_MODEL=... for yours.
 	@.venv/bin/python scripts/real.py
 
 bench: setup  ## Times reading activations next to other tools; makes their environments (an hour or more).

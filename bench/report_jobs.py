@@ -89,8 +89,8 @@ def harvests(results: dict) -> str:
             rates.append([f"{model}, {layers}", *told])
             cells = []
             for tokens in (1e6, 1e9):
-                cells.append(_gigabytes(tokens * written))
-                cells += [f"{_hours(tokens / median(rate))}" for rate in (one, two)]
+                cells.append(_short(tokens * written / 1e9, 4))
+                cells += [_short(tokens / median(rate) / 3600, 2) for rate in (one, two)]
             sizes.append([f"{model}, {layers}", *cells])
     if not rates:
         return "Not measured yet."
@@ -109,11 +109,5 @@ def harvests(results: dict) -> str:
     )
 
 
-def _gigabytes(count: float) -> str:
-    size = count / 1e9
-    return f"{size:,.0f}" if size >= 100 else f"{size:.4g}"
-
-
-def _hours(seconds: float) -> str:
-    hours = seconds / 3600
-    return f"{hours:,.0f}" if hours >= 100 else f"{hours:.2g}"
+def _short(value: float, digits: int) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.{digits}g}"

@@ -38,7 +38,6 @@ SMOLLM2 = "smollm2"
 SECONDS = 600  # a hang, not a slow machine
 DIGITS = 4
 MOST_CHARACTERS = 100  # of a row of the page
-NUMBER = r"-?\d+(?:\.\d+)?(?:e[-+]?\d+)?"
 SEEDS = "[trial(seed) for seed in range(5)]"
 TAG_OF = {SMOLLM2: "real", "spread": "spread"}  # of what is stored: the tag of the cell it rests on
 
@@ -82,13 +81,24 @@ def write_page(model: str, lessons: list[Path]) -> int:
     return int(failed)
 
 
+def numbers(found: Any, where: str = "") -> dict[str, float]:
+    """All numbers of a result, by where they stand in it."""
+    if isinstance(found, dict):
+        parts = found.items()
+    elif isinstance(found, list):
+        parts = enumerate(found)
+    else:
+        return {where: float(found)} if isinstance(found, (int, float)) else {}
+    return {k: v for key, part in parts for k, v in numbers(part, f"{where}/{key}").items()}
+
+
 def rows_of(result: Any, name: str = "") -> list[str]:
     """A line for each part of a result: short ones in full, of long lists of numbers the range."""
     if isinstance(result, dict):
         return [row for key, part in result.items() for row in rows_of(part, f"{name} {key}")]
     text = json.dumps(result, ensure_ascii=False)
     if len(text) > MOST_CHARACTERS:
-        found = [float(number) for number in re.findall(NUMBER, text)]
+        found = numbers(result).values()
         text = f"{text[: MOST_CHARACTERS - 40]} …"
         if found:
             text = f"{len(found)} numbers, {min(found):g} to {max(found):g}: {text}"

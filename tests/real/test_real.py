@@ -42,17 +42,6 @@ def test_runs_with_its_widgets_moved(lesson):
     assert not report.problems, "\n".join(report.problems)
 
 
-def numbers(found: Any, where: str = "") -> dict[str, float]:
-    """All numbers of a result, by where they stand in it."""
-    if isinstance(found, dict):
-        parts = found.items()
-    elif isinstance(found, list):
-        parts = enumerate(found)
-    else:
-        return {where: float(found)} if isinstance(found, (int, float)) else {}
-    return {k: v for key, part in parts for k, v in numbers(part, f"{where}/{key}").items()}
-
-
 # The share of numbers that may be off by more than a tenth. With other CPU instructions (AVX2) all
 # lessons but the last gave the same numbers to four digits, and the last had 8% off: training
 # carries rounding on, so another CPU finds other features. Where texts are drawn, one other token
@@ -69,7 +58,7 @@ SINGLE_TEXTS = "/changes/"  # of the lesson on features: their means are compare
 def test_the_stored_result_still_holds(lesson):
     """Within a tenth, but for a few numbers."""
     old, new = (
-        {k: v for k, v in numbers(found).items() if not k.startswith(SINGLE_TEXTS)}
+        {k: v for k, v in real.numbers(found).items() if not k.startswith(SINGLE_TEXTS)}
         for found in (real.stored_result(read(lesson)), run_on_smollm2(lesson).result)
     )
     assert set(old) == set(new), "run `make real`"

@@ -57,12 +57,12 @@ def exercise(right: str) -> Callable:
 def call(function: Callable, *args: Any, case: str, hints: Mapping[str, str] | None = None) -> Any:
     """What the reader's function gives for `args`; an error in it becomes a `NotYet`.
 
-    Tensors and lists among the arguments are compared afterwards: changing one in place is a wrong
-    answer. `hints` has a hint for each word that may occur in an error, or for `None`.
+    Tensors, lists and dicts among the arguments are compared afterwards: changing one in place is a
+    wrong answer. `hints` has a hint for each word that may occur in an error, or for `None`.
     """
     if not callable(function):
         raise NotYet(f"expected a function, got {type(function).__name__}.", "keep the def line.")
-    before = [copy.deepcopy(arg) if isinstance(arg, (Tensor, list)) else None for arg in args]
+    before = [copy.deepcopy(arg) if isinstance(arg, (Tensor, list, dict)) else None for arg in args]
     try:
         got = function(*args)
     except Exception as error:
@@ -75,11 +75,16 @@ def call(function: Callable, *args: Any, case: str, hints: Mapping[str, str] | N
         found = f"for {case}, your function returned None."
         raise NotYet(found, _pick(hints, found, "is there a `return`?"))
     for arg, kept in zip(args, before, strict=True):
-        same: Callable = torch.equal if isinstance(arg, Tensor) else operator.eq
-        if kept is not None and not same(arg, kept):
+        if kept is not None and not _same(arg, kept):
             found = f"for {case}, your function changed its input in place."
             raise NotYet(found, "work on a copy.")
     return got
+
+
+def _same(one: Any, other: Any) -> bool:
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(_same(one[key], other[key]) for key in one)
+    return torch.equal(one, other) if isinstance(one, Tensor) else one == other
 
 
 def _pick(hints: Mapping[str, str] | None, found: str, otherwise: str) -> str:

@@ -66,6 +66,20 @@ def unpacked_bytes(file: Path, label: str) -> int:
         return sum(2 * int(tensor.n_elements) for tensor in GGUFReader(file).tensors)
 
 
+def room_to_unpack(file: Path, label: str) -> int:
+    """How many bytes the unpacked file takes; OSError if the disk has no room for them."""
+    folder, needed = unpacked_folder(file).parent, unpacked_bytes(file, label)
+    there = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    free = shutil.disk_usage(there).free
+    if free < needed:
+        raise OSError(
+            f"{label} takes {needed / 1e6:,.0f} MB when it is unpacked, and the disk of {folder} "
+            f"has only {free / 1e6:,.0f} MB free: make room, or set HF_HOME to a folder on a "
+            "larger disk"
+        )
+    return needed
+
+
 def unpack(file: Path, label: str) -> Path:
     """Unpack a GGUF file, unless that was done before, and return the folder.
 
@@ -75,15 +89,8 @@ def unpack(file: Path, label: str) -> Path:
     folder = unpacked_folder(file)
     if (folder / "config.json").is_file():
         return folder
-    needed = unpacked_bytes(file, label)
+    needed = room_to_unpack(file, label)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(folder.parent).free
-    if free < needed:
-        raise OSError(
-            f"{label} takes {needed / 1e6:,.0f} MB when it is unpacked, and the disk of "
-            f"{folder.parent} has only {free / 1e6:,.0f} MB free: make room, or set HF_HOME to a "
-            "folder on a larger disk"
-        )
     print(f"Unpacking {file.name} once: {needed / 1e6:,.0f} MB in {folder} …", flush=True)
     unfinished = folder.with_name(f"{folder.name}.{os.getpid()}.unfinished")
     try:

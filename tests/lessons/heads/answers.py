@@ -25,7 +25,7 @@ def find_induction(patterns, period, start, least):
 find_induction = lambda *given: [(i - 1, h) for i, h in right(*given)]  #: heads count from 0
 #: for two heads
 find_induction = lambda ps, *given: right(dict(enumerate(ps.values(), 1)), *given)
-#: changed `patterns`
+#: changed its input in place
 find_induction = lambda ps, *given: (right(ps, *given), ps.popitem())[0]
 find_induction = lambda *given: torch.tensor(3)  #: is not a pair
 find_induction = lambda *given: [(h, i) for i, h in right(*given)]  #: pairs are (layer, head)

@@ -55,11 +55,7 @@ def check_find_induction(find_induction: Callable) -> None:
         if name == "two heads":
             del patterns[1]  # layers need not begin with 1
         want = _above(patterns, period, start, threshold)
-        kept = {layer: pattern.clone() for layer, pattern in patterns.items()}
         got = _pairs(call(find_induction, patterns, period, start, threshold, case=case), case)
-        same = patterns.keys() == kept.keys()
-        if not same or not all(torch.equal(patterns[layer], kept[layer]) for layer in kept):
-            raise NotYet(f"for {case}, your function changed `patterns`.", "work on a copy.")
         if got != want:
             found = f"for {case}, expected {_named(want)}, got {_named(got)}."
             usual = _usual_mistakes(patterns, period, start, threshold)
